@@ -1,0 +1,1 @@
+"""What base calls mean: positions, genes, molecules and maps."""

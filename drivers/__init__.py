@@ -1,0 +1,1 @@
+"""How we talk to devices, and how we read what sequencers write."""

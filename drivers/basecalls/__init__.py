@@ -1,0 +1,1 @@
+"""What sequencers write, read into blocks of base calls."""

@@ -1,0 +1,1 @@
+"""The instrument and the tissue, without hardware."""
