@@ -1,0 +1,29 @@
+"""A file is replaced whole or not at all."""
+
+import os
+
+import pytest
+
+from cartoseq.analysis.atomic import replace_atomically, write_text_atomically
+
+
+def test_the_target_appears_with_its_whole_content(tmp_path):
+    target = tmp_path / "folder" / "file.txt"
+    write_text_atomically(target, "Körper\n")
+    assert target.read_text(encoding="utf-8") == "Körper\n"
+    assert os.listdir(target.parent) == ["file.txt"]
+
+
+def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def fail():
+        with replace_atomically(target) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
