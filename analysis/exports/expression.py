@@ -25,7 +25,7 @@ UInt32 = NDArray[np.uint32]
 
 #: What the field calls the two layers, as GEF and GEM headers have it.
 OMICS = {"rna": "Transcriptomics", "dna": "Genomics"}
-#: Distance of two spots where the chip's file does not tell it: 0.5 µm on Stereo-seq chips.
+#: Distance of two spots on Stereo-seq chips: 0.5 µm.
 DEFAULT_RESOLUTION_NM = 500
 #: Rows aggregated at once; bounds the memory of re-binning.
 ROWS_PER_BLOCK = 1 << 22
@@ -48,7 +48,7 @@ class ExpressionTable:
         bin_size: Side of a bin, in spots.
         chip: Name (serial number) of the chip; empty if unknown.
         omics: ``Transcriptomics`` or ``Genomics``.
-        resolution_nm: Distance of two spots, in nm.
+        resolution_nm: Distance of two spots, in nm; None if unknown.
         origin: Chip coordinates (x, y) that a GEM file calls 0, 0.
     """
 
@@ -62,7 +62,7 @@ class ExpressionTable:
     bin_size: int = 1
     chip: str = ""
     omics: str = OMICS["rna"]
-    resolution_nm: int = DEFAULT_RESOLUTION_NM
+    resolution_nm: int | None = None
     origin: tuple[int, int] = (0, 0)
 
     @property
@@ -240,7 +240,7 @@ def table_of_map(spatial: SpatialMap, *, resolution_um: float | None = None) -> 
         if not step_um > 0:
             raise InputError(f"resolution {resolution_um}", "expected a positive distance in µm")
     else:
-        step_um = pitch_um or DEFAULT_RESOLUTION_NM / 1000
+        step_um = pitch_um
     table = ExpressionTable(
         feature_ids=spatial.feature_ids,
         feature_names=spatial.feature_names,
@@ -250,12 +250,12 @@ def table_of_map(spatial: SpatialMap, *, resolution_um: float | None = None) -> 
         counts=spatial.molecules,
         chip=frame.name,
         omics=OMICS[spatial.layer],
-        resolution_nm=max(1, round(step_um * 1000)),
+        resolution_nm=None if step_um is None else max(1, round(step_um * 1000)),
         origin=(0, 0) if listed else (int(frame.origin_x), int(frame.origin_y)),
     )
     if not listed:
         return table
-    per_unit = (pitch_um or 1.0) / step_um
+    per_unit = (pitch_um or 1.0) / float(table.resolution_nm or DEFAULT_RESOLUTION_NM) * 1000
     x = np.rint(spatial.x * per_unit).astype(np.int64)
     y = np.rint(spatial.y * per_unit).astype(np.int64)
     return aggregate(table, table.features(), x, y, 1, source=frame.name or "chip")

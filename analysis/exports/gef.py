@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis.atomic import replace_atomically
-from cartoseq.analysis.exports.expression import ExpressionTable, aggregate
+from cartoseq.analysis.exports.expression import DEFAULT_RESOLUTION_NM, ExpressionTable, aggregate
 from cartoseq.streaming.errors import InputError
 
 GEF_VERSION = 4
@@ -104,7 +104,7 @@ def _write_root(file: h5py.File, table: ExpressionTable) -> None:
     attributes["geftool_ver"] = np.array(GEFTOOL_VERSION, "<u4")
     attributes["omics"] = np.array([table.omics.encode()], "S32")
     attributes["bin_type"] = np.array([b"Bin"], "S32")
-    occupied_nm2 = occupied_spots(table) * float(table.resolution_nm * table.bin_size) ** 2
+    occupied_nm2 = occupied_spots(table) * float(_resolution_nm(table) * table.bin_size) ** 2
     attributes["gef_area"] = np.array([occupied_nm2], "<f4")
     attributes.create("sn", table.chip, dtype=h5py.string_dtype())
 
@@ -157,7 +157,7 @@ def _write_expression(
     for key, value in (("minX", left), ("minY", top), ("maxX", right), ("maxY", bottom)):
         expression.attrs[key] = np.array([value], "<i4")
     expression.attrs["maxExp"] = np.array([largest], "<u4")
-    expression.attrs["resolution"] = np.array([table.resolution_nm], "<u4")
+    expression.attrs["resolution"] = np.array([_resolution_nm(table)], "<u4")
 
     # As geftools does it, only genes that have rows are listed.
     seen = np.flatnonzero(counts)
@@ -212,7 +212,7 @@ def _write_whole(file: h5py.File, table: ExpressionTable, bin_size: int, filters
     whole.attrs["maxMID"] = np.array([most_molecules], "<u4")
     whole.attrs["maxGene"] = np.array([most_genes], "<u4")
     whole.attrs["number"] = np.array([occupied], "<u8")
-    whole.attrs["resolution"] = np.array([table.resolution_nm], "<u4")
+    whole.attrs["resolution"] = np.array([_resolution_nm(table)], "<u4")
 
 
 @dataclass(frozen=True)
@@ -279,6 +279,11 @@ def _write_statistics(
     shares = concentration[order] if order.size else np.zeros(1, np.float32)
     for key, value in (("minE10", shares.min()), ("maxE10", shares.max()), ("cutoff", 0.1)):
         dataset.attrs[key] = np.array([value], "<f4")
+
+
+def _resolution_nm(table: ExpressionTable) -> int:
+    """A GEF must say one: that of Stereo-seq chips where it is unknown."""
+    return DEFAULT_RESOLUTION_NM if table.resolution_nm is None else table.resolution_nm
 
 
 def _bounds(table: ExpressionTable, bin_size: int) -> tuple[int, int, int, int]:
@@ -358,7 +363,7 @@ def _read_bin(file: h5py.File, path: Path, bin_size: int) -> ExpressionTable:
         bin_size=bin_size,
         chip=_text(file.attrs.get("sn", "")),
         omics=_text(file.attrs.get("omics", "Transcriptomics")),
-        resolution_nm=int(np.ravel(resolution)[0]) if resolution is not None else 500,
+        resolution_nm=int(np.ravel(resolution)[0]) if resolution is not None else None,
     )
     # Other writers order rows within a gene as they please.
     return aggregate(
