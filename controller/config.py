@@ -91,7 +91,11 @@ def thaw(text: str, source: str | Path = "run.toml") -> Experiment:
 def experiment_schema() -> dict[str, object]:
     """The JSON Schema of the experiment file, for editors."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Experiment.model_json_schema()}
-    return {**schema, "title": "Cartoseq experiment"}
+    schema["title"] = "Cartoseq experiment"
+    for table in (schema, *schema["$defs"].values()):
+        for key in table["properties"].values():  # the docstrings were wrapped, an editor wraps by itself
+            key["description"] = " ".join(key["description"].split())
+    return schema
 
 
 def _file_problems(document: Mapping[str, Any], folder: Path) -> list[Problem]:

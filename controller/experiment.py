@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -94,10 +94,10 @@ def _column(value: object) -> object:
 
 
 def _grouped_names(value: object) -> object:
-    if value is True or not isinstance(value, bool | str) or value == "":
+    if value is not False and value not in ("auto", *CODECS):
         raise _fault(
-            f'expected false, "auto" or the name of a codec, found {shown(value)}',
-            'Write grouped_names = "auto" to read both barcodes from the names of the reads.',
+            f'expected false, "auto" or a codec, found {shown(value)}',
+            f'Write grouped_names = "auto" to find out the codec, or one of {", ".join(CODECS)}.',
         )
     return value
 
@@ -129,7 +129,10 @@ def _adapter(value: object) -> object:
 
 FilePath = Annotated[Path, BeforeValidator(_path_in_folder)]
 Column = Annotated[int | str, BeforeValidator(_column)]
-GroupedNames = Annotated[Literal[False] | str, BeforeValidator(_grouped_names)]
+Codec = Literal["ACTG-first-low", "ACTG-first-high", "ACGT-first-low", "ACGT-first-high"]
+CODECS: tuple[str, ...] = get_args(Codec)
+"""How the hexadecimal barcode of a read's name may stand for bases (drivers.basecalls.groupednames)."""
+GroupedNames = Annotated[Literal[False, "auto"] | Codec, BeforeValidator(_grouped_names)]
 ReadStructureText = Annotated[
     str,
     BeforeValidator(_read_structure),
@@ -203,7 +206,7 @@ class Library(_Table):
     """Adapter sequences to cut off the end of templates."""
     grouped_names: GroupedNames = False
     """Are both barcodes written in the names of the reads (grouped single-end FASTQ of Stereo-seq)? "auto" finds out
-    how, any other text names the codec."""
+    how, another text names the codec. The one read structure begins with the barcodes of the name."""
     window_bp: Annotated[StrictInt, Field(ge=1000)] = 1_000_000
     """dna only: width of a genome window, in base pairs."""
     follow_until: FilePath | None = None
@@ -215,14 +218,14 @@ class Library(_Table):
         return tuple(ReadStructure.parse(text) for text in self.read_structures)
 
     @property
-    def barcode_length(self) -> int | None:
-        """Bases of the spatial barcode; None if only the names of the reads can tell."""
-        return _bases(self.structures, SegmentKind.SPATIAL) or None
+    def barcode_length(self) -> int:
+        """Bases of the spatial barcode."""
+        return _bases(self.structures, SegmentKind.SPATIAL)
 
     @property
-    def mid_length(self) -> int | None:
-        """Bases of the molecular barcode, 0 without one; None if only the names of the reads can tell."""
-        return _bases(self.structures, SegmentKind.MOLECULAR) or (None if self.grouped_names else 0)
+    def mid_length(self) -> int:
+        """Bases of the molecular barcode, 0 without one."""
+        return _bases(self.structures, SegmentKind.MOLECULAR)
 
     @field_validator("name")
     @classmethod
@@ -265,9 +268,9 @@ class Experiment(_Table):
     """How the run is kept."""
 
     @property
-    def barcode_length(self) -> int | None:
-        """Bases of the spatial barcode, the same in all libraries; None if only the names of the reads can tell."""
-        return next((library.barcode_length for library in self.library if library.barcode_length), None)
+    def barcode_length(self) -> int:
+        """Bases of the spatial barcode, the same in all libraries."""
+        return self.library[0].barcode_length
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -331,19 +334,20 @@ def _structure_problems(library: Library) -> Iterable[Problem]:
             f"no read holds a template (T): {notation}",
             'Give the read of the insert a T segment, such as "100T".',
         )
+    if library.grouped_names:
+        begin = [segment.kind for segment in structures[0].segments[:2]]
+        if len(structures) != 1 or begin != [SegmentKind.SPATIAL, SegmentKind.MOLECULAR]:
+            yield Problem(
+                ("read_structures",),
+                f"with grouped_names there is one read, beginning with the barcodes of its name, found {notation}",
+                'Write the barcodes of the name, then the bases of the file: read_structures = ["25C10M100T"].',
+            )
+            return
     barcodes = {
         SegmentKind.SPATIAL: ("spatial barcode", LONGEST_BARCODE, True),
         SegmentKind.MOLECULAR: ("molecular barcode", LONGEST_MID, library.layer == "rna"),
     }
     for kind, (words, longest, needed) in barcodes.items():
-        if library.grouped_names:
-            if kind in kinds:
-                yield Problem(
-                    ("read_structures",),
-                    f"the {words} ({kind.value}) is both in a read and, by grouped_names, in the reads' names",
-                    f"Remove the {kind.value} segment, or set grouped_names = false.",
-                )
-            continue
         if any(s.kind is kind and s.length is None for structure in structures for s in structure.segments):
             yield Problem(
                 ("read_structures",),
@@ -354,7 +358,7 @@ def _structure_problems(library: Library) -> Iterable[Problem]:
             yield Problem(
                 ("read_structures",),
                 f"no read holds the {words} ({kind.value}): {notation}",
-                'Write where it stands, such as "25C10M", or set grouped_names = "auto" if it is in the reads\' names.',
+                'Write where it stands, such as "25C10M".',
             )
         elif _bases(structures, kind) > longest:
             yield Problem(
@@ -382,7 +386,6 @@ def libraries_problems(libraries: Mapping[int, Library]) -> list[Problem]:
     problems = []
     names: dict[str, int] = {}
     files: dict[Path, KeyPath] = {}
-    first: int | None = None
     for number, library in libraries.items():
         here: KeyPath = ("library", number)
         if library.name.lower() in names:
@@ -405,15 +408,13 @@ def libraries_problems(libraries: Mapping[int, Library]) -> list[Problem]:
                             "Name each file once: its reads would count double.",
                         )
                     )
-        length = library.barcode_length
-        if first is None:
-            first = number if length else None
-        elif length and length != libraries[first].barcode_length:
+        first = libraries[min(libraries)]
+        if library.barcode_length != first.barcode_length:
             problems.append(
                 Problem(
                     (*here, "read_structures"),
-                    f"the spatial barcode has {length} bases, that of library[{first}] has "
-                    f"{libraries[first].barcode_length}",
+                    f"the spatial barcode has {library.barcode_length} bases, that of library[{min(libraries)}] has "
+                    f"{first.barcode_length}",
                     "All libraries share the chip, and so one length of barcode: correct one of them.",
                 )
             )

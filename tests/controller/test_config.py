@@ -24,7 +24,8 @@ from cartoseq.controller.config import (
     load_experiment,
     thaw,
 )
-from cartoseq.controller.experiment import value_text
+from cartoseq.controller.experiment import CODECS, value_text
+from cartoseq.drivers.basecalls import groupednames
 from cartoseq.streaming.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ window_bp = 50_000
 [run]
 checkpoint_s = 2
 """
+CHIP, FIRST, RUN = '"chip.barcodeToPos.h5"', '["25C10M", "100T"]', "checkpoint_s = 2"
 
 
 @pytest.fixture
@@ -130,12 +132,16 @@ def test_a_file_saved_by_a_windows_editor_is_read(folder: Path) -> None:
     assert load_experiment(folder / "mouse.toml") == load(folder, RNA_AND_DNA)
 
 
-def test_barcodes_in_the_names_of_the_reads_need_no_barcode_segments(folder: Path) -> None:
-    text = RNA_AND_DNA.replace('["25C10M", "100T"]', '["100T"]\ngrouped_names = "auto"')
+def test_barcodes_in_the_names_of_the_reads_begin_the_one_read_structure(folder: Path) -> None:
+    text = RNA_AND_DNA.replace(FIRST, '["25C10M100T"]\ngrouped_names = "auto"')
     text = text.replace(', "L01_2.fq.gz"]', "]").replace(', "L02_2.fq.gz"]', "]")
     rna = load(folder, text).library[0]
-    assert (rna.barcode_length, rna.mid_length) == (None, None)
-    assert load(folder, text).barcode_length == 25
+    assert (rna.grouped_names, rna.barcode_length, rna.mid_length) == ("auto", 25, 10)
+    assert load(folder, text.replace("auto", CODECS[0])).library[0].grouped_names == CODECS[0]
+
+
+def test_the_codecs_are_those_of_the_reader() -> None:
+    assert set(CODECS) == {str(codec) for codec in groupednames.CODECS}
 
 
 def test_files_that_are_still_to_come_may_be_followed(folder: Path) -> None:
@@ -161,7 +167,6 @@ def test_an_experiment_made_in_python_is_checked_too() -> None:
 
 
 # (what to replace, by what, where the fault is found, the key, what the message says)
-CHIP, FIRST, RUN = '"chip.barcodeToPos.h5"', '["25C10M", "100T"]', "checkpoint_s = 2"
 FAULTS = {
     "unknown key": (
         "genome = ",
@@ -278,7 +283,7 @@ FAULTS = {
         '["25S10M", "100T"]',
         "25S",
         "library[0].read_structures",
-        ["no read holds the spatial barcode (C)", "grouped_names"],
+        ["no read holds the spatial barcode (C)", "25C10M"],
     ),
     "no MID": (
         FIRST,
@@ -310,18 +315,25 @@ FAULTS = {
         ["24 bases", "library[0] has 25"],
     ),
     "both in read and name": (
-        '"100T"]',
-        '"100T"]\ngrouped_names = "auto"',
+        FIRST,
+        FIRST + '\ngrouped_names = "auto"',
         FIRST,
         "library[0].read_structures",
-        ["both in a read and, by grouped_names"],
+        ["with grouped_names there is one read", 'read_structures = ["25C10M100T"]'],
     ),
     "grouped names true": (
-        '"100T"]',
-        '"100T"]\ngrouped_names = true',
+        FIRST,
+        FIRST + "\ngrouped_names = true",
         "grouped_names",
         "library[0].grouped_names",
-        ['grouped_names = "auto"'],
+        ["found true", 'grouped_names = "auto"'],
+    ),
+    "grouped names of unknown codec": (
+        FIRST,
+        FIRST + '\ngrouped_names = "TGCA"',
+        "grouped_names",
+        "library[0].grouped_names",
+        ['found "TGCA"', "one of ACTG-first-low, "],
     ),
     "a file short": (', "L02_2.fq.gz"', "", '["L02_1', "library[0].reads[1]", ["expected 2 files", "found 1"]),
     "reads not in rows": (
