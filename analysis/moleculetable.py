@@ -71,9 +71,39 @@ def _define_prefetch(_context: Any, _address: Any) -> tuple[Any, Any]:
     return types.void(types.uint64), generate
 
 
+def _define_scan(_context: Any, _address: Any, _key: Any) -> tuple[Any, Any]:
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes, word, byte = ir.VectorType(ir.IntType(64), NARROW_BUCKET), ir.IntType(64), ir.IntType(8)
+        slots = builder.load(builder.inttoptr(arguments[0], lanes.as_pointer()))
+        slots.align = BUCKET_BYTES
+        shift = ir.Constant(lanes, [NARROW_COUNT_BITS] * NARROW_BUCKET)
+        first = builder.insert_element(ir.Constant(lanes, ir.Undefined), arguments[1], ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), NARROW_BUCKET), [0] * NARROW_BUCKET)
+        everywhere = builder.shuffle_vector(first, ir.Constant(lanes, ir.Undefined), zeros)
+        equal = builder.icmp_unsigned("==", builder.lshr(slots, shift), everywhere)
+        empty = builder.icmp_unsigned("==", slots, ir.Constant(lanes, [0] * NARROW_BUCKET))
+        equal = builder.and_(equal, builder.not_(empty))  # an empty slot looks like key 0
+        found = builder.zext(builder.bitcast(equal, byte), word)
+        free = builder.zext(builder.bitcast(empty, byte), word)
+        return builder.or_(found, builder.shl(free, ir.Constant(word, 8)))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+def _define_lowest(_context: Any, _mask: Any) -> tuple[Any, Any]:
+    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), generate
+
+
 _load = cast(Callable[[Any], Any], intrinsic(_define_load))
 _store = cast(Callable[[Any, Any], None], intrinsic(_define_store))
 _prefetch = cast(Callable[[Any], None], intrinsic(_define_prefetch))
+_scan = cast(Callable[[Any, Any], Any], intrinsic(_define_scan))
+"""Where a narrow bucket holds a key (bits 0-7, one at most) and where it is empty (bits 8-15)."""
+_lowest = cast(Callable[[Any], Any], intrinsic(_define_lowest))
+"""Number of the lowest bit that is set."""
 
 
 @inlined
@@ -164,33 +194,24 @@ def add_narrow(
         entry = (np.uint64(spots[i]) >> np.uint64(16)) << np.uint64(2)
         if table[entry + np.uint64(2)] >= table[entry + np.uint64(3)]:
             return i
-        searching = True
-        while searching:
-            address = bucket
-            end = bucket + line
-            while address < end:
-                value = _load(address)
-                if value == np.uint64(0):
-                    _store(address, (key << np.uint64(12)) | np.uint64(1))
-                    table[entry + np.uint64(2)] += np.uint64(1)
-                    histogram[1] += np.uint64(1)
-                    fresh[i] = 1
-                    searching = False
-                    break
-                if (value >> np.uint64(12)) == key:
-                    count = value & np.uint64(0xFFF)
-                    if count < np.uint64(0xFFF):
-                        _store(address, value + np.uint64(1))
-                        histogram[count] -= np.uint64(1)
-                        histogram[count + np.uint64(1)] += np.uint64(1)
-                    fresh[i] = 0
-                    searching = False
-                    break
-                address += np.uint64(8)
-            if searching:
-                bucket = end
-                if bucket >= table[entry] + table[entry + np.uint64(1)] * line:
-                    bucket = table[entry]
+        seen = _scan(bucket, key)
+        while seen == np.uint64(0):
+            bucket += line
+            if bucket >= table[entry] + table[entry + np.uint64(1)] * line:
+                bucket = table[entry]
+            seen = _scan(bucket, key)
+        # New or seen before is a coin toss that no branch predictor wins: both are done by the same instructions.
+        held = seen & np.uint64(0xFF)
+        is_held = np.uint64(held != np.uint64(0))
+        address = bucket + ((_lowest(seen) & np.uint64(7)) << np.uint64(3))
+        value = _load(address)
+        count = value & np.uint64(0xFFF)
+        if count < np.uint64(0xFFF):
+            _store(address, (value | (key << np.uint64(12))) + np.uint64(1))
+            histogram[count] -= is_held
+            histogram[count + np.uint64(1)] += np.uint64(1)
+        table[entry + np.uint64(2)] += np.uint64(1) - is_held
+        fresh[i] = np.uint64(1) - is_held
     return n
 
 
