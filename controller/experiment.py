@@ -38,7 +38,7 @@ LONGEST_MID = 16
 """Bases of a molecular barcode; a longer one is a mistake in the read structure."""
 CHIP_TABLES = (".txt", ".csv", ".tsv")
 CHIP_FILES = (".h5", ".bin", *CHIP_TABLES)
-RNA_KEYS = frozenset({"genes", "strand", "count_intronic"})
+RNA_KEYS = frozenset({"genes", "strand", "count_intronic", "trim_poly_a"})
 """Keys that say something about transcripts only."""
 DNA_KEYS = frozenset({"window_bp"})
 
@@ -120,9 +120,9 @@ def _read_structure(value: object) -> object:
 
 
 def _adapter(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"[ACGTN]{3,}", value):
+    if not isinstance(value, str) or not re.fullmatch(r"[ACGT]{8,}", value):
         raise _fault(
-            f"{shown(value)} is no adapter sequence", "Write at least three of the capital letters A, C, G, T and N."
+            f"{shown(value)} is no adapter sequence", "Write at least eight of the capital letters A, C, G and T."
         )
     return value
 
@@ -138,7 +138,7 @@ ReadStructureText = Annotated[
     BeforeValidator(_read_structure),
     WithJsonSchema({"type": "string", "pattern": r"^([1-9][0-9]*[CMTSB])*([1-9][0-9]*|\+)[CMTSB]$"}),
 ]
-Adapter = Annotated[str, BeforeValidator(_adapter), WithJsonSchema({"type": "string", "pattern": "^[ACGTN]{3,}$"})]
+Adapter = Annotated[str, BeforeValidator(_adapter), WithJsonSchema({"type": "string", "pattern": "^[ACGT]{8,}$"})]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
@@ -201,7 +201,7 @@ class Library(_Table):
     mid_collapse: Literal["greedy", "saw", "off"] = "greedy"
     """How molecular barcodes one substitution apart are taken as one: as Drop-seq (greedy), as SAW (saw), or not."""
     trim_poly_a: StrictBool = True
-    """Cut the poly-A tail off templates before they are placed."""
+    """rna only: cut the poly-A tail off templates before they are placed."""
     adapters: tuple[Adapter, ...] = ()
     """Adapter sequences to cut off the end of templates."""
     grouped_names: GroupedNames = False

@@ -526,7 +526,7 @@ def test_a_file_that_cannot_be_read_is_told(folder: Path) -> None:
 
 
 def test_a_frozen_experiment_reads_back_equal(folder: Path) -> None:
-    text = RNA_AND_DNA.replace("genes = ", 'adapters = ["AAGTCGGA", "NNACGT"]\ngenes = ')
+    text = RNA_AND_DNA.replace("genes = ", 'adapters = ["AAGTCGGA", "AAGTCGGAGGCC"]\ngenes = ')
     experiment = load(folder, text)
     frozen = freeze(experiment)
     assert thaw(frozen) == experiment
