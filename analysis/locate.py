@@ -1,0 +1,381 @@
+"""Spatial barcodes: from a read's CID to the spot that it came from.
+
+A CID is accepted as it stands, or with one substitution if exactly one spot of the chip is that close
+(ST_BarcodeMap's rule). Two candidates are no answer: the read is counted as ambiguous. A barcode with one no-call
+is tried with each of the four bases at that place and nowhere else; one with more no-calls is not tried.
+
+Two barcodes that differ in one base share the low bases or the high bases. So the candidates of a read lie in one
+bucket of table A (keyed by the low bases) and one bucket of table B (keyed by the high bases); see
+:mod:`cartoseq.analysis.barcodeindex` for the tables. The buckets are sorted. A small one is compared entry by
+entry; a large one, as barcodes of a skewed composition make it, is asked for each of the at most three
+substitutions of each base by bisection, so the work per read is bounded whatever the composition.
+
+The reads go through in small batches: all exact look-ups first, with the table's cache lines asked for ahead of
+time, then the reads that failed, while table A's lines are still near.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cartoseq.analysis.barcodeindex import SHARED_BY_SPOTS, SPOT_BITS, BarcodeIndex
+from cartoseq.analysis.barcodestore import open_index
+from cartoseq.analysis.lowlevel import prefetch
+from cartoseq.streaming.kernel import kernel
+
+__all__ = [
+    "AMBIGUOUS",
+    "BARCODE_N",
+    "CORRECTED",
+    "CORRECTED_N",
+    "EXACT",
+    "NO_SPOT",
+    "UNMATCHED",
+    "BarcodeIndex",
+    "locate",
+    "open_index",
+]
+
+NO_SPOT = 0xFFFFFFFF
+
+EXACT = 0
+CORRECTED = 1
+CORRECTED_N = 2
+AMBIGUOUS = 3
+UNMATCHED = 4
+BARCODE_N = 5
+
+# Buckets up to these sizes are compared entry by entry, larger ones by bisection.
+SMALL_FOR_EXACT = 32
+SMALL_FOR_CORRECTION = 256
+
+# A uint64 scalar within a kernel: numba's range() hands them out, which no type checker knows.
+U64 = Any
+
+_ZERO = np.uint64(0)
+_ONE = np.uint64(1)
+_TWO = np.uint64(2)
+_SMALL_EXACT = np.uint64(SMALL_FOR_EXACT)
+_SMALL_CORRECTION = np.uint64(SMALL_FOR_CORRECTION)
+_SPOT_MASK = np.uint64((1 << SPOT_BITS) - 1)
+_SHARED = np.uint32(SHARED_BY_SPOTS)
+_NO_SPOT = np.uint32(NO_SPOT)
+_NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)
+# One bit for each base: the low bit of its two.
+_BASES = np.uint64(0x5555555555555555)
+# Reads looked up together: small enough for their lines of table A to stay in the second-level cache.
+_BATCH = np.uint64(2048)
+# How many reads ahead a line is asked for; twice that for the bucket's bounds, which must be there first.
+_AHEAD = np.uint64(16)
+
+
+def locate(
+    cids: NDArray[np.uint64],
+    n_counts: NDArray[np.uint8],
+    n_positions: NDArray[np.uint8],
+    index: BarcodeIndex,
+    max_mismatch: int,
+    spots_out: NDArray[np.uint32],
+    verdicts_out: NDArray[np.uint8],
+) -> int:
+    """Find the spot of each read.
+
+    Args:
+        cids: Packed barcodes, 2 bits a base, shape (n,).
+        n_counts: No-calls in each barcode, shape (n,).
+        n_positions: Base position of the no-call where there is one, shape (n,).
+        index: The chip's barcodes.
+        max_mismatch: 0 or 1 substitutions allowed. A no-call counts as one.
+        spots_out: Out: spot number, or ``NO_SPOT``, shape (n,).
+        verdicts_out: Out: ``EXACT``, ``CORRECTED`` (one substitution), ``CORRECTED_N`` (placed by trying an N),
+            ``AMBIGUOUS`` (several spots fit), ``UNMATCHED``, or ``BARCODE_N`` (no-calls, and no unique spot).
+
+    Returns:
+        How many table entries were compared with a barcode: the work done, in entries.
+
+    Raises:
+        ValueError: more than one mismatch asked for, or arrays of different lengths.
+    """
+    if max_mismatch not in (0, 1):
+        raise ValueError(f"barcodes are corrected by 0 or 1 substitutions, not by {max_mismatch}")
+    if not cids.size == n_counts.size == n_positions.size == spots_out.size == verdicts_out.size:
+        raise ValueError("one no-call count, position, spot and verdict per barcode")
+    return int(
+        _locate(
+            cids,
+            n_counts,
+            n_positions,
+            index.a_offsets,
+            index.a_entries,
+            index.a_spots,
+            index.b_offsets,
+            index.b_entries,
+            np.uint64(2 * index.barcode_length),
+            np.uint64(index.a_bits),
+            np.uint64(index.b_bits),
+            max_mismatch == 1,
+            spots_out,
+            verdicts_out,
+        )
+    )
+
+
+@kernel
+def _locate(
+    cids: NDArray[np.uint64],
+    n_counts: NDArray[np.uint8],
+    n_positions: NDArray[np.uint8],
+    a_offsets: NDArray[np.uint32],
+    a_entries: NDArray[np.uint64],
+    a_spots: NDArray[np.uint32],
+    b_offsets: NDArray[np.uint32],
+    b_entries: NDArray[Any],
+    key_bits: U64,
+    a_bits: U64,
+    b_bits: U64,
+    correct: bool,
+    spots_out: NDArray[np.uint32],
+    verdicts_out: NDArray[np.uint8],
+) -> U64:
+    # A table of narrow entries holds the spot in the entry's low bits, one of wide entries in an array of its own.
+    shift = _ZERO if a_spots.size > 0 else np.uint64(SPOT_BITS)
+    pending = np.empty(_BATCH, np.uint64)
+    resolved = np.empty(_BATCH, np.uint64)
+    work = _ZERO
+    first = _ZERO
+    reads = np.uint64(cids.size)
+    while first < reads:
+        end = min(first + _BATCH, reads)
+        failed, compared = _look_up_exact(
+            cids, n_counts, first, end, a_offsets, a_entries, a_spots, a_bits, shift, pending, spots_out, verdicts_out
+        )
+        work += compared
+        if correct:
+            work += _correct(
+                cids, n_counts, n_positions, pending, failed, a_offsets, a_entries, a_spots, b_offsets, b_entries,
+                key_bits, a_bits, b_bits, shift, resolved, spots_out, verdicts_out,
+            )  # fmt: skip
+        else:
+            for k in range(failed):
+                read = pending[k]
+                verdicts_out[read] = UNMATCHED if n_counts[read] == np.uint8(0) else BARCODE_N
+        first = end
+    return work
+
+
+@kernel
+def _look_up_exact(
+    cids: NDArray[np.uint64],
+    n_counts: NDArray[np.uint8],
+    first: U64,
+    end: U64,
+    a_offsets: NDArray[np.uint32],
+    a_entries: NDArray[np.uint64],
+    a_spots: NDArray[np.uint32],
+    a_bits: U64,
+    shift: U64,
+    pending_out: NDArray[np.uint64],
+    spots_out: NDArray[np.uint32],
+    verdicts_out: NDArray[np.uint8],
+) -> tuple[U64, U64]:
+    """Place the reads that stand in the table as they are; list the others that may be corrected."""
+    bucket_mask = (_ONE << a_bits) - _ONE
+    last = end - _ONE
+    failed = _ZERO
+    work = _ZERO
+    for ahead in range(first, min(first + _TWO * _AHEAD, end)):
+        prefetch(a_offsets, cids[ahead] & bucket_mask)
+    for ahead in range(first, min(first + _AHEAD, end)):
+        prefetch(a_entries, np.uint64(a_offsets[cids[ahead] & bucket_mask]))
+    for read in range(first, end):
+        prefetch(a_offsets, cids[min(read + _TWO * _AHEAD, last)] & bucket_mask)
+        prefetch(a_entries, np.uint64(a_offsets[cids[min(read + _AHEAD, last)] & bucket_mask]))
+        cid = cids[read]
+        bucket = cid & bucket_mask
+        start = np.uint64(a_offsets[bucket])
+        stop = np.uint64(a_offsets[bucket + _ONE])
+        at, compared = _find(a_entries, start, stop, cid >> a_bits, shift)
+        work += compared
+        spots_out[read] = _NO_SPOT
+        if n_counts[read] != np.uint8(0):
+            verdicts_out[read] = BARCODE_N
+            if n_counts[read] == np.uint8(1):
+                pending_out[failed] = read
+                failed += _ONE
+        elif at == _NOWHERE:
+            pending_out[failed] = read
+            failed += _ONE
+        else:
+            spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
+            shared = spot == _SHARED
+            spots_out[read] = _NO_SPOT if shared else spot
+            verdicts_out[read] = AMBIGUOUS if shared else EXACT
+    return failed, work
+
+
+@kernel
+def _correct(
+    cids: NDArray[np.uint64],
+    n_counts: NDArray[np.uint8],
+    n_positions: NDArray[np.uint8],
+    pending: NDArray[np.uint64],
+    failed: U64,
+    a_offsets: NDArray[np.uint32],
+    a_entries: NDArray[np.uint64],
+    a_spots: NDArray[np.uint32],
+    b_offsets: NDArray[np.uint32],
+    b_entries: NDArray[Any],
+    key_bits: U64,
+    a_bits: U64,
+    b_bits: U64,
+    shift: U64,
+    resolved: NDArray[np.uint64],
+    spots_out: NDArray[np.uint32],
+    verdicts_out: NDArray[np.uint8],
+) -> U64:
+    """Place the listed reads by one substitution, or by a base for their no-call, where only one spot fits."""
+    if failed == _ZERO:
+        return _ZERO
+    a_mask = (_ONE << a_bits) - _ONE
+    low_bits = key_bits - b_bits
+    low_mask = (_ONE << low_bits) - _ONE
+    rest_bits = key_bits - a_bits
+    last = failed - _ONE
+    work = _ZERO
+    waiting = _ZERO
+    for ahead in range(min(_TWO * _AHEAD, failed)):
+        prefetch(b_offsets, cids[pending[ahead]] >> low_bits)
+    for ahead in range(min(_AHEAD, failed)):
+        prefetch(b_entries, np.uint64(b_offsets[cids[pending[ahead]] >> low_bits]))
+    for k in range(failed):
+        prefetch(b_offsets, cids[pending[min(k + _TWO * _AHEAD, last)]] >> low_bits)
+        prefetch(b_entries, np.uint64(b_offsets[cids[pending[min(k + _AHEAD, last)]] >> low_bits]))
+        read = pending[k]
+        cid = cids[read]
+        has_n = n_counts[read] != np.uint8(0)
+        # The bases that may differ: any, or the one that was not called.
+        allowed = _ONE << (_TWO * np.uint64(n_positions[read])) if has_n else _BASES
+        start = np.uint64(a_offsets[cid & a_mask])
+        stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
+        if stop - start <= _SMALL_CORRECTION:
+            hits, at = _scan(a_entries, start, stop, cid >> a_bits, shift, allowed >> a_bits, True)
+            work += stop - start
+        else:
+            hits, at, compared = _try_variants(
+                a_entries, start, stop, cid >> a_bits, shift, allowed >> a_bits, rest_bits, has_n
+            )
+            work += compared
+        # In table B only the low bases may differ that table A's bucket fixed: each candidate is counted once.
+        start = np.uint64(b_offsets[cid >> low_bits])
+        stop = np.uint64(b_offsets[(cid >> low_bits) + _ONE])
+        if stop - start <= _SMALL_CORRECTION:
+            b_hits, b_at = _scan(b_entries, start, stop, cid & low_mask, _ZERO, allowed & a_mask, False)
+            work += stop - start
+        else:
+            b_hits, b_at, compared = _try_variants(
+                b_entries, start, stop, cid & low_mask, _ZERO, allowed & a_mask, a_bits, False
+            )
+            work += compared
+        if hits + b_hits != _ONE:
+            if has_n:
+                verdicts_out[read] = BARCODE_N
+            else:
+                verdicts_out[read] = UNMATCHED if hits + b_hits == _ZERO else AMBIGUOUS
+        elif hits == _ONE:
+            spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
+            _accept(read, spot, has_n, spots_out, verdicts_out)
+        else:
+            resolved[waiting] = cid & ~low_mask | np.uint64(b_entries[b_at])
+            pending[waiting] = read
+            waiting += _ONE
+    # A hit in table B is a whole barcode; its spot stands in table A.
+    for ahead in range(waiting):
+        prefetch(a_offsets, resolved[ahead] & a_mask)
+    for ahead in range(min(_AHEAD, waiting)):
+        prefetch(a_entries, np.uint64(a_offsets[resolved[ahead] & a_mask]))
+    for k in range(waiting):
+        prefetch(a_entries, np.uint64(a_offsets[resolved[min(k + _AHEAD, waiting - _ONE)] & a_mask]))
+        cid = resolved[k]
+        start = np.uint64(a_offsets[cid & a_mask])
+        stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
+        at, compared = _find(a_entries, start, stop, cid >> a_bits, shift)
+        work += compared
+        spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
+        read = pending[k]
+        _accept(read, spot, n_counts[read] != np.uint8(0), spots_out, verdicts_out)
+    return work
+
+
+@kernel
+def _accept(read: U64, spot: Any, has_n: bool, spots_out: NDArray[np.uint32], verdicts_out: NDArray[np.uint8]) -> None:
+    """One barcode fits: it is the read's, unless several spots of the chip carry it."""
+    if spot != _SHARED:
+        spots_out[read] = spot
+        verdicts_out[read] = CORRECTED_N if has_n else CORRECTED
+    else:
+        verdicts_out[read] = BARCODE_N if has_n else AMBIGUOUS
+
+
+@kernel
+def _find(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -> tuple[U64, U64]:
+    """Where a sorted bucket holds ``rest``, or ``_NOWHERE``; and the entries compared."""
+    at = start
+    work = _ZERO
+    while stop - at > _SMALL_EXACT:
+        middle = at + ((stop - at) >> _ONE)
+        work += _ONE
+        if np.uint64(entries[middle]) >> shift <= rest:
+            at = middle
+        else:
+            stop = middle
+    while at < stop and np.uint64(entries[at]) >> shift < rest:
+        at += _ONE
+        work += _ONE
+    if at < stop and np.uint64(entries[at]) >> shift == rest:
+        return at, work + _ONE
+    return _NOWHERE, work + _ONE
+
+
+@kernel
+def _scan(
+    entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64, allowed: U64, or_equal: bool
+) -> tuple[U64, U64]:
+    """Count a small bucket's entries within one allowed substitution of ``rest``; and where the last one is."""
+    hits = _ZERO
+    found: U64 = _ZERO
+    for at in range(start, stop):
+        difference = np.uint64(entries[at]) >> shift ^ rest
+        bases = (difference | difference >> _ONE) & _BASES
+        fits = (bases & (bases - _ONE)) | (bases & ~allowed) == _ZERO and (or_equal or bases != _ZERO)
+        hits += np.uint64(fits)
+        found = at if fits else found
+    return hits, found
+
+
+@kernel
+def _try_variants(
+    entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64, allowed: U64, bits: U64, or_equal: bool
+) -> tuple[U64, U64, U64]:
+    """Ask a large bucket for each allowed substitution of ``rest`` by bisection."""
+    hits = _ZERO
+    found: U64 = _ZERO
+    work = _ZERO
+    if or_equal:
+        at, work = _find(entries, start, stop, rest, shift)
+        if at != _NOWHERE:
+            hits += _ONE
+            found = at
+    bit = _ZERO
+    while bit < bits:
+        if (allowed >> bit) & _ONE != _ZERO:
+            for change in range(_ONE, np.uint64(4)):
+                at, compared = _find(entries, start, stop, rest ^ (change << bit), shift)
+                work += compared
+                if at != _NOWHERE:
+                    hits += _ONE
+                    found = at
+        bit += _TWO
+    return hits, found, work
