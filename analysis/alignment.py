@@ -1,0 +1,670 @@
+"""Alignment of packed reads at the places that their seeds name.
+
+A read is laid on the text at a diagonal and compared word by word: exclusive or, fold, count. Its score is the best
+stretch of +1 per match and -2 per mismatch, so that template-switch oligos, tails and adapters are clipped away.
+Where the stretch ends near an annotated intron, the rest of the read is tried on the intron's other side (-1 per
+junction). A read that no diagonal takes in whole is laid once more with gaps: banded Smith-Waterman with affine gaps
+(-4 to open, -1 per base, at most 8 bases off the diagonal).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cartoseq.analysis.bitcount import count_bits, lowest_bit
+from cartoseq.analysis.lowlevel import prefetch
+from cartoseq.streaming.kernel import inlined, kernel
+
+MISMATCH = 2
+GAP_OPEN = 4
+GAP_EXTEND = 1
+JUNCTION = 1
+BAND = 8
+MAX_BLOCKS = 4
+NEAR_JUNCTION = 12
+"""A clip this near to an intron may be its doing."""
+SAME_PLACE = 16
+"""Two alignments that begin or end within so many bases of each other are one place."""
+MAX_CANDIDATES = 64
+MAX_TRIED = 12
+NO_CANDIDATE = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+UNMAPPED, UNIQUE, MULTIPLE = 0, 1, 2
+
+_ONES = np.uint64(0x5555555555555555)
+
+# Columns of an alignment row: the read is oriented along the text, its stretch [FROM, TO).
+SCORE, MISMATCHES, FROM, TO, BLOCKS, FIRST_BLOCK = 0, 1, 2, 3, 4, 5
+# Each block is three columns: text start, text end, diagonal.
+ROW = FIRST_BLOCK + 3 * MAX_BLOCKS
+
+
+@inlined
+def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
+    """Return the 32 bases from `at` on; one word beyond the last is read."""
+    word = at >> np.uint64(5)
+    shift = (at & np.uint64(31)) << np.uint64(1)
+    high = (words[word + np.uint64(1)] << (np.uint64(63) - shift)) << np.uint64(1)
+    both: np.uint64 = (words[word] >> shift) | high
+    return both
+
+
+@kernel
+def compare(
+    read: NDArray[np.uint64],
+    no_calls: NDArray[np.uint64],
+    length: int,
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    unknown_blocks: NDArray[np.uint8],
+    diagonal: int,
+    marks: NDArray[np.uint64],
+) -> int:
+    """Mark the mismatches of a read laid on the text.
+
+    Args:
+        read: Packed read, oriented along the text.
+        no_calls: Its no-calls: mismatches.
+        length: Its bases.
+        text: Packed text.
+        unknown: One bit per unknown base of the text: mismatches.
+        unknown_blocks: 1 for each 1,024 bases of text that hold one.
+        diagonal: Where the read's first base lies. Outside the text everything mismatches.
+        marks: Out: 01 per mismatch, one word per 32 bases.
+
+    Returns:
+        How many mismatches there are.
+    """
+    words = (length + 31) // 32
+    rest = length & 31
+    if diagonal < 0 or diagonal + length + 64 > text.size * 32:
+        for w in range(words):
+            marks[w] = _ONES
+        if rest:
+            marks[words - 1] &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
+        return length
+    at = np.uint64(diagonal)
+    uncertain = (
+        unknown_blocks[at >> np.uint64(10)] | unknown_blocks[(at + np.uint64(length)) >> np.uint64(10)]
+    ) != np.uint8(0)
+    total = np.uint64(0)
+    for w in range(words):
+        here = at + np.uint64(32 * w)
+        x = read[w] ^ _window(text, here)
+        x = ((x | (x >> np.uint64(1))) & _ONES) | no_calls[w]
+        if uncertain:
+            for i in range(32):
+                place = here + np.uint64(i)
+                if (unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
+                    x |= np.uint64(1) << np.uint64(2 * i)
+        if w == words - 1 and rest:
+            x &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
+        marks[w] = x
+        total += count_bits(x)
+    return int(total)
+
+
+@kernel
+def _next_mark(marks: NDArray[np.uint64], at: int, end: int) -> int:
+    """Return the first mismatch in [at, end), or `end`."""
+    result = end
+    if at < end:
+        w = at >> 5
+        x = marks[w] & (np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(2 * (at & 31)))
+        last = (end - 1) >> 5
+        while x == np.uint64(0) and w < last:
+            w += 1
+            x = marks[w]
+        if x:
+            result = min(end, w * 32 + int(lowest_bit(x) >> np.uint64(1)))
+    return result
+
+
+@kernel
+def best_stretch(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, int, int, int]:
+    """Return score, start, end and mismatches of the best stretch within [begin, end); the leftmost of equals."""
+    best, best_from, best_to, best_mismatches = 0, begin, begin, 0
+    score, start, mismatches = 0, begin, 0
+    at = begin
+    while at < end:
+        mark = _next_mark(marks, at, end)
+        score += mark - at
+        if score > best:
+            best, best_from, best_to, best_mismatches = score, start, mark, mismatches
+        score -= MISMATCH
+        mismatches += 1
+        at = mark + 1
+        if score <= 0:
+            score, start, mismatches = 0, at, 0
+    return best, best_from, best_to, best_mismatches
+
+
+@kernel
+def best_ending(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, int, int]:
+    """Return score, start and mismatches of the best stretch that begins at or after `begin` and ends at `end`."""
+    score, start, mismatches = 0, begin, 0
+    at = begin
+    while at < end:
+        mark = _next_mark(marks, at, end)
+        score += mark - at
+        if mark == end:
+            break
+        score -= MISMATCH
+        mismatches += 1
+        at = mark + 1
+        if score <= 0:
+            score, start, mismatches = 0, at, 0
+    return score, start, mismatches
+
+
+@kernel
+def best_beginning(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, int, int]:
+    """Return score, end and mismatches of the best stretch that begins at `begin` and ends at or before `end`."""
+    best, best_to, best_mismatches = 0, begin, 0
+    score, mismatches = 0, 0
+    at = begin
+    while at < end:
+        mark = _next_mark(marks, at, end)
+        score += mark - at
+        if score > best:
+            best, best_to, best_mismatches = score, mark, mismatches
+        score -= MISMATCH
+        mismatches += 1
+        at = mark + 1
+    return best, best_to, best_mismatches
+
+
+@kernel
+def _copy(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> None:
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@kernel
+def _copy_row(source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@kernel
+def _count_marks(marks: NDArray[np.uint64], begin: int, end: int) -> int:
+    count = 0
+    at = _next_mark(marks, begin, end)
+    while at < end:
+        count += 1
+        at = _next_mark(marks, at + 1, end)
+    return count
+
+
+@kernel
+def _lower_bound(values: NDArray[np.int64], order: NDArray[np.int64], ordered: bool, value: int) -> int:
+    """Return the first index whose value is at least `value`; through `order` unless the values are ordered."""
+    low, high = 0, values.size
+    while low < high:
+        middle = (low + high) >> 1
+        here = values[middle] if ordered else values[order[middle]]
+        if here < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@kernel
+def align_at(
+    read: NDArray[np.uint64],
+    no_calls: NDArray[np.uint64],
+    length: int,
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    unknown_blocks: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    by_end: NDArray[np.int64],
+    diagonal: int,
+    marks: NDArray[np.uint64],
+    row: NDArray[np.int64],
+) -> None:
+    """Align a read without gaps at a diagonal, and over annotated introns where that is better.
+
+    Args:
+        read: Packed read, oriented along the text; then as in `compare`.
+        no_calls: See above.
+        length: See above.
+        text: See above.
+        unknown: See above.
+        unknown_blocks: See above.
+        starts: Introns in the text, half-open, sorted by start.
+        ends: Their ends.
+        by_end: Order of the introns by end.
+        diagonal: Where the read's first base lies.
+        marks: Scratch, three rows of the read's words.
+        row: Out: the alignment.
+    """
+    here, trial, chosen = marks[0], marks[1], marks[2]
+    compare(read, no_calls, length, text, unknown, unknown_blocks, diagonal, here)
+    score, begin, end, mismatches = best_stretch(here, 0, length)
+    row[FIRST_BLOCK] = diagonal + begin
+    row[FIRST_BLOCK + 1] = diagonal + end
+    row[FIRST_BLOCK + 2] = diagonal
+    blocks = 1
+    while starts.size and score > 0 and blocks < MAX_BLOCKS and length - end >= 3:
+        last = FIRST_BLOCK + 3 * (blocks - 1)
+        along = row[last + 2]
+        low = begin if blocks == 1 else row[last] - along
+        block_mismatches = mismatches if blocks == 1 else _count_marks(here, low, end)
+        without = score - ((end - low) - (MISMATCH + 1) * block_mismatches)
+        best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
+        i = _lower_bound(starts, by_end, True, max(along + low + 1, along + end - NEAR_JUNCTION))
+        while i < starts.size and starts[i] <= along + min(end + NEAR_JUNCTION, length - 1):
+            x = starts[i] - along
+            if blocks == 1:
+                left_score, left_begin, left_mismatches = best_ending(here, 0, x)
+            else:
+                left_begin = low
+                left_mismatches = _count_marks(here, low, x)
+                left_score = (x - low) - (MISMATCH + 1) * left_mismatches
+            if left_score > 0:
+                beyond = along + ends[i] - starts[i]
+                compare(read, no_calls, length, text, unknown, unknown_blocks, beyond, trial)
+                right_score, right_end, right_mismatches = best_beginning(trial, x, length)
+                if right_score > 0 and without + left_score + right_score - JUNCTION > best:
+                    best = without + left_score + right_score - JUNCTION
+                    best_x, best_along, best_begin, best_end = x, beyond, left_begin, right_end
+                    best_left, best_right = left_mismatches, right_mismatches
+                    _copy(trial, chosen)
+            i += 1
+        if best_x < 0:
+            break
+        mismatches += best_left + best_right - block_mismatches
+        score = best
+        if blocks == 1:
+            begin = best_begin
+            row[last] = along + begin
+        row[last + 1] = along + best_x
+        row[last + 3] = best_along + best_x
+        row[last + 4] = best_along + best_end
+        row[last + 5] = best_along
+        end = best_end
+        here, chosen = chosen, here
+        blocks += 1
+    here_is_first = blocks == 1
+    while starts.size and score > 0 and blocks < MAX_BLOCKS and begin >= 3:
+        along = row[FIRST_BLOCK + 2]
+        if not here_is_first:
+            compare(read, no_calls, length, text, unknown, unknown_blocks, along, here)
+            here_is_first = True
+        high = row[FIRST_BLOCK + 1] - along
+        block_mismatches = _count_marks(here, begin, high)
+        without = score - ((high - begin) - (MISMATCH + 1) * block_mismatches)
+        best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
+        i = _lower_bound(ends, by_end, False, along + max(1, begin - NEAR_JUNCTION))
+        while i < starts.size and ends[by_end[i]] <= along + min(begin + NEAR_JUNCTION, high - 1):
+            j = by_end[i]
+            x = ends[j] - along
+            if blocks == 1:
+                right_score, right_end, right_mismatches = best_beginning(here, x, length)
+            else:
+                right_end = high
+                right_mismatches = _count_marks(here, x, high)
+                right_score = (high - x) - (MISMATCH + 1) * right_mismatches
+            if right_score > 0:
+                beyond = along - (ends[j] - starts[j])
+                compare(read, no_calls, length, text, unknown, unknown_blocks, beyond, trial)
+                left_score, left_begin, left_mismatches = best_ending(trial, 0, x)
+                if left_score > 0 and without + left_score + right_score - JUNCTION > best:
+                    best = without + left_score + right_score - JUNCTION
+                    best_x, best_along, best_begin, best_end = x, beyond, left_begin, right_end
+                    best_left, best_right = left_mismatches, right_mismatches
+                    _copy(trial, chosen)
+            i += 1
+        if best_x < 0:
+            break
+        mismatches += best_left + best_right - block_mismatches
+        score = best
+        if blocks == 1:
+            end = best_end
+            row[FIRST_BLOCK + 1] = along + end
+        row[FIRST_BLOCK] = along + best_x
+        for column in range(FIRST_BLOCK + 3 * blocks - 1, FIRST_BLOCK - 1, -1):
+            row[column + 3] = row[column]
+        begin = best_begin
+        row[FIRST_BLOCK] = best_along + begin
+        row[FIRST_BLOCK + 1] = best_along + best_x
+        row[FIRST_BLOCK + 2] = best_along
+        here, chosen = chosen, here
+        blocks += 1
+    row[SCORE] = score
+    row[MISMATCHES] = mismatches
+    row[FROM] = begin
+    row[TO] = end
+    row[BLOCKS] = blocks
+
+
+@kernel
+def _text_code(text: NDArray[np.uint64], unknown: NDArray[np.uint64], at: int) -> int:
+    """Return the base at a place of the text, 4 where it is not known or outside."""
+    code = 4
+    if at >= 0 and at < (text.size - 1) * 32:
+        place = np.uint64(at)
+        if (unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1) == np.uint64(0):
+            code = int((text[place >> np.uint64(5)] >> ((place & np.uint64(31)) << np.uint64(1))) & np.uint64(3))
+    return code
+
+
+@kernel
+def align_gapped(
+    read: NDArray[np.uint64],
+    no_calls: NDArray[np.uint64],
+    length: int,
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    diagonal: int,
+    row: NDArray[np.int64],
+) -> None:
+    """Align a read with gaps, at most BAND bases off a diagonal; gap bases count as mismatches.
+
+    Three scores per cell (match, gap in the read, gap in the text), each with where its path began and how many
+    differences it has, so that no matrix is kept.
+
+    Args:
+        read: Packed read, oriented along the text; then as in `compare`.
+        no_calls: See above.
+        length: See above.
+        text: See above.
+        unknown: See above.
+        diagonal: Where the read's first base lies.
+        row: Out: the alignment; its block has the diagonal on which it begins.
+    """
+    width = 2 * BAND + 1
+    low = -1_000_000
+    match = np.full(width, low, np.int64)
+    skipped = np.full(width, low, np.int64)  # text bases that the read lacks
+    added = np.full(width, low, np.int64)  # read bases that the text lacks
+    # What a path carries: read base it began at << 32 | band column << 16 | differences.
+    match_from = np.zeros(width, np.int64)
+    skipped_from = np.zeros(width, np.int64)
+    added_from = np.zeros(width, np.int64)
+    best, best_from, best_i, best_j = 0, 0, 0, 0
+    for i in range(length):
+        shift = np.uint64(2 * (i & 31))
+        base = int((read[i >> 5] >> shift) & np.uint64(3))
+        lost = (no_calls[i >> 5] >> shift) & np.uint64(1) != np.uint64(0)
+        # Row i holds cells whose last read base is i; column j is text base diagonal + i + j - BAND.
+        left_match, left_skipped = low, low
+        left_match_from, left_skipped_from = 0, 0
+        for j in range(width):
+            # Diagonal move: the same column of the row before (all three states).
+            before, before_from = match[j], match_from[j]
+            if skipped[j] > before:
+                before, before_from = skipped[j], skipped_from[j]
+            if added[j] > before:
+                before, before_from = added[j], added_from[j]
+            if before <= 0:
+                before, before_from = 0, (i << 32) | (j << 16)
+            equal = not lost and _text_code(text, unknown, diagonal + i + j - BAND) == base
+            new_match = before + (1 if equal else -MISMATCH)
+            new_match_from = before_from + (0 if equal else 1)
+            # A read base more than the text: from column j + 1 of the row before.
+            new_added, new_added_from = low, 0
+            if j + 1 < width:
+                new_added, new_added_from = match[j + 1] - GAP_OPEN - GAP_EXTEND, match_from[j + 1] + 1
+                if added[j + 1] - GAP_EXTEND > new_added:
+                    new_added, new_added_from = added[j + 1] - GAP_EXTEND, added_from[j + 1] + 1
+            # A text base more than the read: from column j - 1 of this row.
+            new_skipped, new_skipped_from = left_match - GAP_OPEN - GAP_EXTEND, left_match_from + 1
+            if left_skipped - GAP_EXTEND > new_skipped:
+                new_skipped, new_skipped_from = left_skipped - GAP_EXTEND, left_skipped_from + 1
+            left_match, left_match_from = new_match, new_match_from
+            left_skipped, left_skipped_from = new_skipped, new_skipped_from
+            match[j], match_from[j] = new_match, new_match_from
+            added[j], added_from[j] = new_added, new_added_from
+            skipped[j], skipped_from[j] = new_skipped, new_skipped_from
+            if new_match > best:
+                best, best_from, best_i, best_j = new_match, new_match_from, i, j
+    begin = best_from >> 32
+    column = (best_from >> 16) & 0xFFFF
+    row[SCORE] = best
+    row[MISMATCHES] = best_from & 0xFFFF
+    row[FROM] = begin
+    row[TO] = best_i + 1 if best > 0 else begin
+    row[BLOCKS] = 1
+    row[FIRST_BLOCK] = diagonal + begin + column - BAND
+    row[FIRST_BLOCK + 1] = diagonal + best_i + best_j - BAND + 1 if best > 0 else row[FIRST_BLOCK]
+    row[FIRST_BLOCK + 2] = diagonal + column - BAND
+
+
+@kernel
+def check_candidates(
+    forward: NDArray[np.uint64],
+    reverse: NDArray[np.uint64],
+    no_calls: NDArray[np.uint64],
+    reverse_no_calls: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    needed: NDArray[np.uint16],
+    candidates: NDArray[np.uint64],
+    bounds: NDArray[np.uint8],
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    unknown_blocks: NDArray[np.uint8],
+    rate: float,
+    least_difference: int,
+    status: NDArray[np.uint8],
+    strands: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    open_reads: NDArray[np.int64],
+) -> int:
+    """Accept reads whose few seeds name one place where they fit so well that no other place can be as good.
+
+    Any other place differs from the read in every seed that was looked up: `bounds` mismatches at least.
+
+    Args:
+        forward: Packed reads; `reverse`, `no_calls` and `reverse_no_calls` alike, shape (n, words).
+        reverse: See above.
+        no_calls: See above.
+        reverse_no_calls: See above.
+        lengths: Bases of each read.
+        needed: Bases that must align.
+        candidates: diagonal * 2 + strand, or NO_CANDIDATE.
+        bounds: Seeds that do not overlap.
+        text: As in `compare`, as are `unknown` and `unknown_blocks`.
+        unknown: See above.
+        unknown_blocks: See above.
+        rate: Most mismatches per aligned base.
+        least_difference: Least score difference to any other place.
+        status: Out: UNIQUE or UNMAPPED.
+        strands: Out: 1 where the reverse complement was aligned.
+        confidence: Out, 0-60.
+        rows: Out: alignments.
+        open_reads: Out: reads that need another look.
+
+    Returns:
+        How many reads need another look.
+    """
+    marks = np.empty(forward.shape[1], np.uint64)
+    n = lengths.size
+    left = 0
+    ahead = 16
+    for r in range(n):
+        if r + ahead < n and candidates[r + ahead] != NO_CANDIDATE:
+            prefetch(text, candidates[r + ahead] >> np.uint64(6))
+        status[r] = UNMAPPED
+        strands[r] = 0
+        confidence[r] = 0
+        length = int(lengths[r])
+        if length < int(needed[r]):
+            continue
+        accepted = False
+        if candidates[r] != NO_CANDIDATE:
+            strand = candidates[r] & np.uint64(1)
+            diagonal = int(candidates[r] >> np.uint64(1))
+            read = reverse[r] if strand else forward[r]
+            lost = reverse_no_calls[r] if strand else no_calls[r]
+            total = compare(read, lost, length, text, unknown, unknown_blocks, diagonal, marks)
+            margin = (MISMATCH + 1) * (int(bounds[r]) - total)
+            if margin >= least_difference and total <= rate * length:
+                score, begin, end, mismatches = length, 0, length, 0
+                if total:
+                    score, begin, end, mismatches = best_stretch(marks, 0, length)
+                # A clip of three bases or more may be a junction's doing.
+                if end - begin >= int(needed[r]) and begin < 3 and length - end < 3:
+                    accepted = True
+                    status[r] = UNIQUE
+                    strands[r] = np.uint8(strand)
+                    confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
+                    row = rows[r]
+                    row[SCORE], row[MISMATCHES], row[FROM], row[TO], row[BLOCKS] = score, mismatches, begin, end, 1
+                    row[FIRST_BLOCK] = diagonal + begin
+                    row[FIRST_BLOCK + 1] = diagonal + end
+                    row[FIRST_BLOCK + 2] = diagonal
+        if not accepted:
+            open_reads[left] = r
+            left += 1
+    return left
+
+
+@kernel
+def _same_place(a: NDArray[np.int64], a_strand: int, b: NDArray[np.int64], b_strand: int) -> bool:
+    """Tell whether two alignments are of one place: on one strand, beginning or ending within a few bases."""
+    a_end = a[FIRST_BLOCK + 3 * a[BLOCKS] - 2]
+    b_end = b[FIRST_BLOCK + 3 * b[BLOCKS] - 2]
+    near = abs(a[FIRST_BLOCK] - b[FIRST_BLOCK]) <= SAME_PLACE or abs(a_end - b_end) <= SAME_PLACE
+    return a_strand == b_strand and near
+
+
+@inlined
+def _fits(row: NDArray[np.int64], needed: int, rate: float) -> bool:
+    aligned = row[TO] - row[FROM]
+    return bool(aligned >= needed and row[MISMATCHES] <= rate * aligned)
+
+
+@kernel
+def resolve(
+    chosen: NDArray[np.int64],
+    hits: NDArray[np.uint64],
+    hit_counts: NDArray[np.int64],
+    bounds: NDArray[np.uint8],
+    repeats: NDArray[np.uint8],
+    forward: NDArray[np.uint64],
+    reverse: NDArray[np.uint64],
+    no_calls: NDArray[np.uint64],
+    reverse_no_calls: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    needed: NDArray[np.uint16],
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    unknown_blocks: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    by_end: NDArray[np.int64],
+    rate: float,
+    least_difference: int,
+    status: NDArray[np.uint8],
+    strands: NDArray[np.uint8],
+    confidence: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+) -> None:
+    """Place reads by all of their seeds: every place named is aligned, the best wins if it is clearly the best.
+
+    Args:
+        chosen: Rows of the reads, shape (m,).
+        hits: diagonal * 2 + strand of each seed found, shape (m, most hits).
+        hit_counts: Hits of each read.
+        bounds: Seeds that neither overlap nor are repeats.
+        repeats: 1 where a seed is a repeat with a cut list, 2 where all that were found are.
+        forward: As in `check_candidates`, as are all that are not named here.
+        reverse: See above.
+        no_calls: See above.
+        reverse_no_calls: See above.
+        lengths: See above.
+        needed: See above.
+        text: See above.
+        unknown: See above.
+        unknown_blocks: See above.
+        starts: Introns, as in `align_at`.
+        ends: See above.
+        by_end: See above.
+        rate: See above.
+        least_difference: See above.
+        status: In and out: UNMAPPED, UNIQUE or MULTIPLE of the chosen reads.
+        strands: In and out.
+        confidence: In and out.
+        rows: In and out.
+    """
+    keys = np.empty(MAX_CANDIDATES, np.uint64)
+    votes = np.empty(MAX_CANDIDATES, np.int64)
+    marks = np.empty((3, forward.shape[1]), np.uint64)
+    best, trial = np.zeros(ROW, np.int64), np.zeros(ROW, np.int64)
+    for c in range(chosen.size):
+        if hit_counts[c] == 0:
+            continue
+        r = chosen[c]
+        length = int(lengths[r])
+        found = 0
+        for h in range(hit_counts[c]):
+            key = hits[c, h]
+            at = 0
+            while at < found and keys[at] != key:
+                at += 1
+            if at < found:
+                votes[at] += 1
+            elif found < MAX_CANDIDATES:
+                keys[found] = key
+                votes[found] = 1
+                found += 1
+        tried = min(found, MAX_TRIED)
+        for a in range(tried):  # the most voted to the front, ties by place
+            top = a
+            for b in range(a + 1, found):
+                if votes[b] > votes[top] or (votes[b] == votes[top] and keys[b] < keys[top]):
+                    top = b
+            keys[a], keys[top] = keys[top], keys[a]
+            votes[a], votes[top] = votes[top], votes[a]
+        best[SCORE] = 0
+        best_strand = 0
+        second = 0
+        for gapped in range(2):
+            if gapped == 1 and best[SCORE] > 0 and _fits(best, int(needed[r]), rate):
+                break
+            for a in range(tried if gapped == 0 else min(tried, 4)):
+                strand = int(keys[a] & np.uint64(1))
+                diagonal = int(keys[a] >> np.uint64(1))
+                read = reverse[r] if strand else forward[r]
+                lost = reverse_no_calls[r] if strand else no_calls[r]
+                if gapped == 0:
+                    covered = False
+                    if best[SCORE] > 0 and strand == best_strand:
+                        for b in range(best[BLOCKS]):
+                            covered |= best[FIRST_BLOCK + 3 * b + 2] == diagonal
+                    if covered:
+                        continue
+                    align_at(
+                        read, lost, length, text, unknown, unknown_blocks, starts, ends, by_end, diagonal, marks, trial
+                    )
+                else:
+                    align_gapped(read, lost, length, text, unknown, diagonal, trial)
+                if trial[SCORE] <= 0:
+                    continue
+                same = best[SCORE] > 0 and _same_place(best, best_strand, trial, strand)
+                if trial[SCORE] > best[SCORE]:
+                    if not same:
+                        second = max(second, best[SCORE])
+                    best, trial = trial, best
+                    best_strand = strand
+                elif not same:
+                    second = max(second, trial[SCORE])
+        if best[SCORE] <= 0 or not _fits(best, int(needed[r]), rate):
+            continue
+        margin = best[SCORE] - second
+        if repeats[c]:
+            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * int(bounds[c])
+            margin = min(margin, best[SCORE] - hidden)
+        strands[r] = np.uint8(best_strand)
+        _copy_row(best, rows[r])
+        if margin >= least_difference and repeats[c] < 2:
+            status[r] = UNIQUE
+            confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
+        else:
+            status[r] = MULTIPLE

@@ -1,0 +1,295 @@
+"""Templates to genes, or to places in the genome: the stages of one batch of reads.
+
+Pack and trim; look up the first, last and middle seed; accept what fits at the one place they name; look up all seeds
+of the rest and align at every place they name. Then ask which gene the place belongs to. Every read is decided by
+itself: batches, threads and order change nothing.
+
+Confidence is 20 for each mismatch by which the second-best place is known to be worse, at most 60; 0 for reads that are
+not uniquely placed. It is a lower bound: a read that fits at once is not compared with what cannot be as good.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cartoseq.analysis import alignment, genecall, kmerindex, template
+from cartoseq.analysis.reference import Reference
+from cartoseq.streaming.errors import InputError
+
+ASSIGNED: Final = genecall.ASSIGNED
+MULTI_GENE: Final = genecall.MULTI_GENE
+ANTISENSE: Final = genecall.ANTISENSE
+INTRONIC: Final = genecall.INTRONIC
+INTERGENIC: Final = genecall.INTERGENIC
+MULTI_MAPPED: Final = genecall.MULTI_MAPPED
+UNMAPPED: Final = genecall.UNMAPPED
+NO_GENE: Final = np.uint32(0xFFFFFFFF)
+
+BATCH: Final = 2048
+MAX_HITS: Final = 192
+_STRANDS: Final = {"forward": genecall.FORWARD, "reverse": genecall.REVERSE, "unstranded": genecall.UNSTRANDED}
+
+
+@dataclass(frozen=True)
+class AssignSettings:
+    """How templates are trimmed, placed and counted.
+
+    Attributes:
+        layer: "rna" asks for genes, "dna" for places.
+        strand: Whether reads lie as their transcript ("forward": Stereo-seq, Visium, Drop-seq), opposite, or either.
+        min_aligned_fraction: Least share of the trimmed template that must align (STAR's rule).
+        min_aligned_bases: Least bases that must align.
+        max_mismatch_rate: Most mismatches per aligned base.
+        min_score_difference: Least score (+1 a match, -2 a mismatch) by which the best place must beat any other: 3 is
+            one mismatch.
+        trim_poly_a: Length of an A run that ends a template (T at the front instead for "reverse", both for
+            "unstranded"); 0 trims none. Not used for DNA.
+        poly_a_mismatches: Other bases allowed in the run.
+        adapters: Sequences that end a template, at most 32 bases of each are compared.
+        adapter_min_overlap: Least bases of an adapter at the template's end.
+        adapter_mismatch_rate: Mismatches allowed per compared base.
+    """
+
+    layer: Literal["rna", "dna"] = "rna"
+    strand: Literal["forward", "reverse", "unstranded"] = "forward"
+    min_aligned_fraction: float = 0.66
+    min_aligned_bases: int = 20
+    max_mismatch_rate: float = 0.1
+    min_score_difference: int = 3
+    trim_poly_a: int = 15
+    poly_a_mismatches: int = 1
+    adapters: tuple[str, ...] = field(default=())
+    adapter_min_overlap: int = 8
+    adapter_mismatch_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_aligned_fraction <= 1:
+            raise InputError(
+                "min_aligned_fraction", f"expected a share above 0 and at most 1, got {self.min_aligned_fraction}"
+            )
+        if not 1 <= self.min_aligned_bases <= template.MAX_BASES:
+            raise InputError("min_aligned_bases", f"expected 1-{template.MAX_BASES}, got {self.min_aligned_bases}")
+        if not 0 <= self.max_mismatch_rate < 1:
+            raise InputError("max_mismatch_rate", f"expected a rate from 0 to below 1, got {self.max_mismatch_rate}")
+        if self.min_score_difference < 1:
+            raise InputError("min_score_difference", f"expected at least 1, got {self.min_score_difference}")
+        if self.trim_poly_a and not 2 <= self.trim_poly_a <= 100:
+            raise InputError("trim_poly_a", f"expected 0 (off) or 2-100 bases, got {self.trim_poly_a}")
+        if not 0 <= self.poly_a_mismatches <= max(0, self.trim_poly_a // 2 - 1):
+            raise InputError("poly_a_mismatches", f"expected less than half the run, got {self.poly_a_mismatches}")
+        for adapter in self.adapters:
+            if len(adapter) < self.adapter_min_overlap or set(adapter) - set("ACGT"):
+                raise InputError(
+                    "adapters", f"expected at least {self.adapter_min_overlap} bases of A, C, G, T, got {adapter!r}"
+                )
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """What became of the templates of one block; arrays over clusters.
+
+    Attributes:
+        verdicts: ASSIGNED ... UNMAPPED, uint8.
+        genes: Gene of ASSIGNED and INTRONIC reads, else NO_GENE; uint32.
+        positions: Global position of the template's first base (the fragment's 5' end), clipped bases counted in:
+            base i lies at position + i, on strand 1 at position - i. 0 where unmapped. For MULTI_MAPPED one of the
+            places. uint64.
+        strands: 0 forward, 1 reverse; uint8.
+        mismatches: Substitutions and gap bases in the aligned part, uint8.
+        confidence: 0-60, uint8.
+        aligned_from: First aligned base of the template, uint16.
+        aligned_to: One beyond the last, uint16.
+    """
+
+    verdicts: NDArray[np.uint8]
+    genes: NDArray[np.uint32]
+    positions: NDArray[np.uint64]
+    strands: NDArray[np.uint8]
+    mismatches: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
+    aligned_from: NDArray[np.uint16]
+    aligned_to: NDArray[np.uint16]
+
+
+def assign(bases: NDArray[np.uint8], reference: Reference, settings: AssignSettings) -> Assignments:
+    """Place the templates of a block and say which gene each counts for.
+
+    Args:
+        bases: BCL bytes of the template cycles, C-contiguous, shape (bases, clusters); may be cut at any cycle.
+        reference: From `open_reference`.
+        settings: How.
+
+    Raises:
+        InputError: the template has more bases than can be placed, or genes are asked of a genome without any.
+    """
+    if bases.shape[0] > template.MAX_BASES:
+        raise InputError(
+            "template",
+            f"has {bases.shape[0]} bases, at most {template.MAX_BASES} can be placed",
+            remedy="Shorten the T segment of the read structure and skip (S) the rest.",
+        )
+    if settings.layer == "rna" and not reference.has_genes:
+        raise InputError("layer", 'is "rna", but the reference has no genes', remedy="Give the library a GTF file.")
+    calls = np.ascontiguousarray(bases)
+    n = calls.shape[1]
+    result = Assignments(
+        verdicts=np.empty(n, np.uint8),
+        genes=np.empty(n, np.uint32),
+        positions=np.empty(n, np.uint64),
+        strands=np.empty(n, np.uint8),
+        mismatches=np.empty(n, np.uint8),
+        confidence=np.empty(n, np.uint8),
+        aligned_from=np.empty(n, np.uint16),
+        aligned_to=np.empty(n, np.uint16),
+    )
+    batch = _Batch(calls.shape[0], min(n, BATCH))
+    for first in range(0, n, BATCH):
+        batch.run(calls, first, min(BATCH, n - first), reference, settings, result)
+    return result
+
+
+class _Batch:
+    """Scratch arrays of one caller; every batch uses them again."""
+
+    def __init__(self, bases: int, size: int) -> None:
+        words = -(-bases // 32) + 1
+        self.forward = np.zeros((size, words), np.uint64)
+        self.reverse = np.zeros((size, words), np.uint64)
+        self.no_calls = np.zeros((size, words), np.uint64)
+        self.reverse_no_calls = np.zeros((size, words), np.uint64)
+        self.lengths = np.zeros(size, np.uint16)
+        self.heads = np.zeros(size, np.uint16)
+        self.candidates = np.zeros(size, np.uint64)
+        self.bounds = np.zeros(size, np.uint8)
+        self.status = np.zeros(size, np.uint8)
+        self.rows = np.zeros((size, alignment.ROW), np.int64)
+        self.open_reads = np.zeros(size, np.int64)
+        self.hits = np.zeros((size, MAX_HITS), np.uint64)
+        self.hit_counts = np.zeros(size, np.int64)
+        self.repeats = np.zeros(size, np.uint8)
+
+    def run(
+        self,
+        calls: NDArray[np.uint8],
+        first: int,
+        n: int,
+        reference: Reference,
+        settings: AssignSettings,
+        result: Assignments,
+    ) -> None:
+        """Decide the reads [first, first + n) of a block."""
+        forward, reverse = self.forward[:n], self.reverse[:n]
+        no_calls, reverse_no_calls = self.no_calls[:n], self.reverse_no_calls[:n]
+        lengths, heads, status, rows = self.lengths[:n], self.heads[:n], self.status[:n], self.rows[:n]
+        template.pack_reads(calls, first, forward, no_calls, lengths)
+        heads[:] = 0
+        self._trim(forward, no_calls, lengths, heads, settings)
+        template.reverse_reads(forward, no_calls, lengths, reverse, reverse_no_calls)
+        needed = np.maximum(settings.min_aligned_bases, np.ceil(settings.min_aligned_fraction * lengths)).astype(
+            np.uint16
+        )
+        index = reference.index
+        places = (reference.intron_starts, reference.intron_ends, index.junction_base, index.junction_stride)
+        candidates, bounds = self.candidates[:n], self.bounds[:n]
+        kmerindex.few_seeds(
+            forward, reverse, no_calls, lengths, index.k, index.sampling, index.slots, *places, candidates, bounds
+        )
+        strands = result.strands[first : first + n]
+        confidence = result.confidence[first : first + n]
+        texts = (reference.text, reference.unknown, reference.unknown_blocks)
+        reads = (forward, reverse, no_calls, reverse_no_calls, lengths, needed)
+        limits = (settings.max_mismatch_rate, settings.min_score_difference)
+        left = alignment.check_candidates(
+            *reads, candidates, bounds, *texts, *limits, status, strands, confidence, rows, self.open_reads
+        )
+        chosen = self.open_reads[:left]
+        hits, hit_counts = self.hits[:left], self.hit_counts[:left]
+        bounds, repeats = self.bounds[:left], self.repeats[:left]
+        kmerindex.all_seeds(
+            chosen,
+            forward,
+            reverse,
+            no_calls,
+            lengths,
+            index.k,
+            index.sampling,
+            index.slots,
+            index.postings,
+            *places,
+            hits,
+            hit_counts,
+            bounds,
+            repeats,
+        )
+        introns = (reference.intron_starts, reference.intron_ends, reference.introns_by_end)
+        alignment.resolve(
+            chosen,
+            hits,
+            hit_counts,
+            bounds,
+            repeats,
+            *reads,
+            *texts,
+            *introns,
+            *limits,
+            status,
+            strands,
+            confidence,
+            rows,
+        )
+        self._describe(first, n, reference, settings, result)
+
+    def _trim(
+        self,
+        forward: NDArray[np.uint64],
+        no_calls: NDArray[np.uint64],
+        lengths: NDArray[np.uint16],
+        heads: NDArray[np.uint16],
+        settings: AssignSettings,
+    ) -> None:
+        for adapter in settings.adapters:
+            codes = np.array(["ACGT".index(letter) for letter in adapter], dtype=np.uint8)
+            template.trim_adapter(forward, codes, settings.adapter_min_overlap, settings.adapter_mismatch_rate, lengths)
+        if settings.layer == "rna" and settings.trim_poly_a:
+            run, others = settings.trim_poly_a, settings.poly_a_mismatches
+            if settings.strand != "reverse":
+                template.trim_tails(forward, no_calls, 0, run, others, lengths)
+            if settings.strand != "forward":
+                template.trim_heads(forward, no_calls, 3, run, others, lengths, heads)
+
+    def _describe(
+        self, first: int, n: int, reference: Reference, settings: AssignSettings, result: Assignments
+    ) -> None:
+        here = slice(first, first + n)
+        status, rows = self.status[:n], self.rows[:n]
+        genecall.describe(
+            status,
+            result.strands[here],
+            rows,
+            self.lengths[:n],
+            self.heads[:n],
+            result.positions[here],
+            result.mismatches[here],
+            result.aligned_from[here],
+            result.aligned_to[here],
+        )
+        if settings.layer == "dna":
+            result.genes[here] = NO_GENE
+            result.verdicts[here] = np.array([UNMAPPED, ASSIGNED, MULTI_MAPPED], np.uint8)[status]
+            return
+        genecall.call_genes(
+            status,
+            result.strands[here],
+            rows,
+            reference.segment_starts,
+            reference.segment_entries,
+            reference.entries,
+            reference.segment_of_block,
+            _STRANDS[settings.strand],
+            result.verdicts[here],
+            result.genes[here],
+        )

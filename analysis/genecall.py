@@ -1,0 +1,164 @@
+"""Which gene an aligned read counts for.
+
+A gene is *exonic* for a read if at least half of the aligned bases lie in its exons (the rule of SAW), and *spanned*
+if at least half lie between its ends. One exonic gene on the read's strand: the read is its. Two: neither's.
+None exonic, one spanned on the read's strand: intronic. Otherwise, a spanned gene on the other strand: antisense.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cartoseq.streaming.kernel import kernel
+
+ASSIGNED, MULTI_GENE, ANTISENSE, INTRONIC, INTERGENIC, MULTI_MAPPED, UNMAPPED = 0, 1, 2, 3, 4, 5, 6
+"""Verdicts of a template, as in the counts of a run."""
+NO_GENE = 0xFFFFFFFF
+FORWARD, REVERSE, UNSTRANDED = 0, 1, 2
+MAX_GENES = 32
+"""Genes considered for one read; a read in more is MULTI_GENE."""
+
+_SCORE, _FROM, _TO, _BLOCKS, _FIRST_BLOCK = 0, 2, 3, 4, 5
+_MISMATCHES = 1
+_BLOCK_SHIFT = 7
+
+
+@kernel
+def call_genes(
+    status: NDArray[np.uint8],
+    strands: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    segment_starts: NDArray[np.int64],
+    segment_entries: NDArray[np.int64],
+    entries: NDArray[np.uint64],
+    segment_of_block: NDArray[np.uint32],
+    library_strand: int,
+    verdicts: NDArray[np.uint8],
+    genes: NDArray[np.uint32],
+) -> None:
+    """Give each placed read its verdict and gene.
+
+    Args:
+        status: 0 unmapped, 1 one place, 2 several, shape (n,).
+        strands: 1 where the read's reverse complement was aligned.
+        rows: Alignments, shape (n, columns of `alignment`).
+        segment_starts: Global position where each segment starts.
+        segment_entries: First entry of each segment, one more at the end.
+        entries: gene * 4 + strand * 2 + exonic.
+        segment_of_block: Segment of each 128th base.
+        library_strand: FORWARD if reads lie as their transcript, REVERSE if opposite, UNSTRANDED.
+        verdicts: Out, shape (n,).
+        genes: Out: gene of ASSIGNED and INTRONIC reads, else NO_GENE.
+    """
+    seen = np.empty(MAX_GENES, np.int64)
+    exonic = np.empty(MAX_GENES, np.int64)
+    spanned = np.empty(MAX_GENES, np.int64)
+    for r in range(status.size):
+        genes[r] = NO_GENE
+        if status[r] != 1:
+            verdicts[r] = UNMAPPED if status[r] == 0 else MULTI_MAPPED
+            continue
+        count = 0
+        total = 0
+        overfull = False
+        for b in range(rows[r, _BLOCKS]):
+            begin, end = rows[r, _FIRST_BLOCK + 3 * b], rows[r, _FIRST_BLOCK + 3 * b + 1]
+            total += end - begin
+            segment = int(segment_of_block[begin >> _BLOCK_SHIFT])
+            while segment + 1 < segment_starts.size and segment_starts[segment + 1] <= begin:
+                segment += 1
+            while segment < segment_starts.size and segment_starts[segment] < end:
+                stop = end
+                if segment + 1 < segment_starts.size:
+                    stop = min(end, segment_starts[segment + 1])
+                overlap = stop - max(begin, segment_starts[segment])
+                for e in range(segment_entries[segment], segment_entries[segment + 1]):
+                    key = int(entries[e] >> np.uint64(1))
+                    at = 0
+                    while at < count and seen[at] != key:
+                        at += 1
+                    if at == count:
+                        if count == MAX_GENES:
+                            overfull = True
+                            continue
+                        seen[at] = key
+                        exonic[at] = 0
+                        spanned[at] = 0
+                        count += 1
+                    spanned[at] += overlap
+                    if entries[e] & np.uint64(1):
+                        exonic[at] += overlap
+                segment += 1
+        sense_exonic, sense_spanned, antisense = 0, 0, 0
+        exonic_gene, spanned_gene = np.int64(NO_GENE), np.int64(NO_GENE)
+        for at in range(count):
+            if 2 * spanned[at] < total:
+                continue
+            strand = int(strands[r]) ^ (1 if library_strand == REVERSE else 0)
+            if library_strand != UNSTRANDED and (seen[at] & 1) != strand:
+                antisense += 1
+                continue
+            sense_spanned += 1
+            spanned_gene = seen[at] >> 1
+            if 2 * exonic[at] >= total:
+                sense_exonic += 1
+                exonic_gene = seen[at] >> 1
+        if overfull or sense_exonic > 1 or (sense_exonic == 0 and sense_spanned > 1):
+            verdicts[r] = MULTI_GENE
+        elif sense_exonic == 1:
+            verdicts[r] = ASSIGNED
+            genes[r] = np.uint32(exonic_gene)
+        elif sense_spanned == 1:
+            verdicts[r] = INTRONIC
+            genes[r] = np.uint32(spanned_gene)
+        elif antisense:
+            verdicts[r] = ANTISENSE
+        else:
+            verdicts[r] = INTERGENIC
+
+
+@kernel
+def describe(
+    status: NDArray[np.uint8],
+    strands: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    lengths: NDArray[np.uint16],
+    heads: NDArray[np.uint16],
+    positions: NDArray[np.uint64],
+    mismatches: NDArray[np.uint8],
+    aligned_from: NDArray[np.uint16],
+    aligned_to: NDArray[np.uint16],
+) -> None:
+    """Write where each placed read lies.
+
+    Args:
+        status: 0 unmapped, else placed, shape (n,).
+        strands: 1 where the read's reverse complement was aligned.
+        rows: Alignments.
+        lengths: Bases of each trimmed read.
+        heads: Bases cut off its front.
+        positions: Out: global position of the read's first base, were it aligned.
+        mismatches: Out: substitutions and gap bases, at most 255.
+        aligned_from: Out: first aligned base of the read, counted from the template's first.
+        aligned_to: Out: one beyond the last.
+    """
+    for r in range(status.size):
+        if status[r] == 0:
+            positions[r] = 0
+            mismatches[r] = 0
+            aligned_from[r] = 0
+            aligned_to[r] = 0
+            continue
+        length, head = int(lengths[r]), int(heads[r])
+        begin, end = rows[r, _FROM], rows[r, _TO]
+        mismatches[r] = np.uint8(min(rows[r, _MISMATCHES], 255))
+        if strands[r]:
+            last = rows[r, _FIRST_BLOCK + 3 * rows[r, _BLOCKS] - 2]
+            positions[r] = np.uint64(last - end + length - 1 + head)
+            aligned_from[r] = np.uint16(head + length - end)
+            aligned_to[r] = np.uint16(head + length - begin)
+        else:
+            positions[r] = np.uint64(rows[r, _FIRST_BLOCK] - begin - head)
+            aligned_from[r] = np.uint16(head + begin)
+            aligned_to[r] = np.uint16(head + end)

@@ -1,0 +1,571 @@
+"""Where each sampled word of the genome occurs: a hash table of canonical k-mers, built once, read by every mapper.
+
+A k-mer and its reverse complement are one key (the smaller of the two). Only keys whose hash ends in zeros are kept
+(FracMinHash sampling), so that reads and genome keep the same ones without agreeing on positions. A key has one slot:
+
+    fingerprint 29 bits | truncated 1 | listed 1 | strand 1 | position 32
+
+`strand` is 1 where the reverse complement is the key. A key that occurs more than once is *listed*: its position is an
+offset into the postings, `count, position * 2 + strand, ...`. Beyond MAX_POSTINGS occurrences the list is cut and the
+slot says *truncated*: a repeat, which can suggest a place but cannot show that no other is as good.
+
+Annotated junctions are indexed as well: the bases on both sides of an intron, joined. Their k-mers have positions
+beyond the genome, `junction_base + intron * junction_stride + offset`.
+
+Texts hold 2 bits a base (A0 C1 G2 T3), the first base least significant, 32 bases a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cartoseq.analysis.lowlevel import prefetch
+from cartoseq.streaming.kernel import inlined, kernel
+
+EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
+MAX_POSTINGS = 8
+"""Places kept of a word that occurs more than once."""
+MIN_OVERHANG = 6
+"""A junction k-mer has at least so many bases on either side: fewer would often equal the intron's own bases."""
+LOAD = 0.7
+"""Filled share of the table."""
+FEW = 3
+"""Seeds that are looked up first: the first, the last and one in the middle of the read."""
+NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class KmerIndex:
+    """Seed table of one genome; read-only after building.
+
+    Attributes:
+        k: Bases in a word, odd, at most 31.
+        sampling: One key of `sampling` is kept; a power of two.
+        slots: Hash table, uint64.
+        postings: Lists of the keys that occur more than once, uint64.
+        junction_base: Position of the first junction word.
+        junction_stride: Positions per junction.
+    """
+
+    k: int
+    sampling: int
+    slots: NDArray[np.uint64]
+    postings: NDArray[np.uint64]
+    junction_base: int
+    junction_stride: int
+
+
+def build_index(
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    bases: int,
+    introns: NDArray[np.int64],
+    k: int,
+    sampling: int,
+) -> KmerIndex:
+    """Index a packed text and its annotated junctions.
+
+    Args:
+        text: 2-bit packed text.
+        unknown: One bit per base of the text, set where the base is not known.
+        bases: Length of the text.
+        introns: Start and end of each intron in the text, half-open, int64, shape (introns, 2).
+        k: Bases in a word, odd.
+        sampling: One key of this many is kept; a power of two.
+    """
+    flank = k - MIN_OVERHANG
+    starts, ends = np.ascontiguousarray(introns[:, 0]), np.ascontiguousarray(introns[:, 1])
+    mask = np.uint64(sampling - 1)
+    sampled = _count_sampled(text, unknown, np.uint64(bases), starts, ends, k, flank, mask)
+    slots = np.full(max(64, int(sampled / LOAD) + 1), EMPTY, dtype=np.uint64)
+    counts = np.zeros(slots.size, dtype=np.uint8)
+    _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, mask, slots, counts, np.empty(0, np.uint64), 0)
+    postings = np.zeros(max(1, _list_offsets(slots, counts)), dtype=np.uint64)
+    counts[:] = 0
+    _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, mask, slots, counts, postings, 1)
+    return KmerIndex(k, sampling, slots, postings, bases, 2 * flank)
+
+
+@inlined
+def _hash(key: np.uint64) -> np.uint64:
+    """Scramble a key: the low bits decide sampling and fingerprint, the high half the slot."""
+    h = key * np.uint64(0x9E3779B97F4A7C15)
+    h ^= h >> np.uint64(32)
+    h *= np.uint64(0xD6E8FEB86659FD93)
+    return h ^ (h >> np.uint64(29))
+
+
+@inlined
+def _home(h: np.uint64, n_slots: np.uint64) -> np.uint64:
+    return ((h >> np.uint64(32)) * n_slots) >> np.uint64(32)
+
+
+@inlined
+def _fingerprint(h: np.uint64) -> np.uint64:
+    return (h >> np.uint64(3)) & np.uint64(0x1FFFFFFF)
+
+
+@inlined
+def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
+    """Return the 32 bases from `at` on; one word beyond the last is read."""
+    word = at >> np.uint64(5)
+    shift = (at & np.uint64(31)) << np.uint64(1)
+    high = (words[word + np.uint64(1)] << (np.uint64(63) - shift)) << np.uint64(1)
+    both: np.uint64 = (words[word] >> shift) | high
+    return both
+
+
+@kernel
+def _count_sampled(
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    bases: np.uint64,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    k: int,
+    flank: int,
+    mask: np.uint64,
+) -> int:
+    """Return how many words of the text and its junctions are sampled."""
+    hashes = np.empty(_BATCH, np.uint64)
+    places = np.empty(_BATCH, np.uint64)
+    total = 0
+    state = np.zeros(4, np.uint64)
+    while True:
+        n = _next_sampled(text, unknown, bases, starts, ends, k, flank, mask, state, hashes, places)
+        if n == 0:
+            return total
+        total += n
+
+
+@kernel
+def _next_sampled(
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    bases: np.uint64,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    k: int,
+    flank: int,
+    mask: np.uint64,
+    state: NDArray[np.uint64],
+    hashes: NDArray[np.uint64],
+    places: NDArray[np.uint64],
+) -> int:
+    """Roll on to the next sampled words.
+
+    Args:
+        text: Packed text; then `unknown`, `bases`, intron `starts` and `ends`, `k`, `flank` as in `build_index`.
+        unknown: See above.
+        bases: See above.
+        starts: See above.
+        ends: See above.
+        k: See above.
+        flank: Bases of each exon in a junction.
+        mask: sampling - 1.
+        state: In and out: next position (through the text, then through the junctions), known bases in a row, the word,
+            its reverse complement.
+        hashes: Out: hashes, as many as fit.
+        places: Out: position * 2 + strand.
+
+    Returns:
+        How many were written; 0 at the end.
+    """
+    n = 0
+    limit = hashes.size
+    position, run, forward, reverse = state[0], state[1], state[2], state[3]
+    stride = np.uint64(2 * flank)
+    end = bases + np.uint64(starts.size) * stride
+    top = np.uint64(2 * (k - 1))
+    word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
+    back = np.uint64(k - 1)
+    while position < end and n < limit:
+        at = position
+        if position >= bases:
+            junction = (position - bases) // stride
+            offset = (position - bases) - junction * stride
+            if offset == np.uint64(0):
+                run = np.uint64(0)
+            left = offset < np.uint64(flank)
+            if left:
+                at = np.uint64(starts[junction]) + offset - np.uint64(flank)
+            else:
+                at = np.uint64(ends[junction]) + offset - np.uint64(flank)
+        base = (text[at >> np.uint64(5)] >> ((at & np.uint64(31)) << np.uint64(1))) & np.uint64(3)
+        if (unknown[at >> np.uint64(6)] >> (at & np.uint64(63))) & np.uint64(1):
+            run = np.uint64(0)
+        else:
+            run += np.uint64(1)
+        forward = (forward >> np.uint64(2)) | (base << top)
+        reverse = ((reverse << np.uint64(2)) | (np.uint64(3) - base)) & word_mask
+        if run >= np.uint64(k):
+            strand = np.uint64(reverse < forward)
+            h = _hash(min(forward, reverse))
+            if (h & mask) == np.uint64(0):
+                hashes[n] = h
+                places[n] = ((position - back) << np.uint64(1)) | strand
+                n += 1
+        position += np.uint64(1)
+    state[0], state[1], state[2], state[3] = position, run, forward, reverse
+    return n
+
+
+@kernel
+def _fill(
+    text: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    bases: np.uint64,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    k: int,
+    flank: int,
+    mask: np.uint64,
+    slots: NDArray[np.uint64],
+    counts: NDArray[np.uint8],
+    postings: NDArray[np.uint64],
+    second: int,
+) -> None:
+    """Enter every sampled word: first time its slot and count, second time (`second` = 1) the lists."""
+    hashes = np.empty(_BATCH, np.uint64)
+    places = np.empty(_BATCH, np.uint64)
+    state = np.zeros(4, np.uint64)
+    n_slots = np.uint64(slots.size)
+    listed = np.uint64(1) << np.uint64(33)
+    low = np.uint64(0xFFFFFFFF)
+    while True:
+        n = _next_sampled(text, unknown, bases, starts, ends, k, flank, mask, state, hashes, places)
+        if n == 0:
+            return
+        for i in range(n):
+            prefetch(slots, _home(hashes[i], n_slots))
+        for i in range(n):
+            print_ = _fingerprint(hashes[i])
+            at = _home(hashes[i], n_slots)
+            while slots[at] != EMPTY and (slots[at] >> np.uint64(35)) != print_:
+                at += np.uint64(1)
+                if at == n_slots:
+                    at = np.uint64(0)
+            if second == 0:
+                if slots[at] == EMPTY:
+                    strand = (places[i] & np.uint64(1)) << np.uint64(32)
+                    slots[at] = (print_ << np.uint64(35)) | strand | (places[i] >> np.uint64(1))
+                if counts[at] <= MAX_POSTINGS:
+                    counts[at] += np.uint8(1)
+            elif slots[at] & listed and counts[at] < MAX_POSTINGS:
+                offset = slots[at] & low
+                postings[offset + np.uint64(1) + np.uint64(counts[at])] = places[i]
+                counts[at] += np.uint8(1)
+                postings[offset] = np.uint64(counts[at])
+
+
+@kernel
+def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
+    """Turn the slots of keys that occur more than once into offsets of lists; return the length of all lists."""
+    total = 0
+    for at in range(slots.size):
+        if counts[at] > 1 and slots[at] != EMPTY:
+            kept = min(int(counts[at]), MAX_POSTINGS)
+            flags = np.uint64(1) << np.uint64(33)
+            if counts[at] > MAX_POSTINGS:
+                flags |= np.uint64(1) << np.uint64(34)
+            slots[at] = ((slots[at] >> np.uint64(35)) << np.uint64(35)) | flags | np.uint64(total)
+            total += kept + 1
+    return total
+
+
+@kernel
+def _seed(
+    forward: NDArray[np.uint64],
+    reverse: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    offset: int,
+    length: int,
+    k: int,
+    mask: np.uint64,
+) -> np.uint64:
+    """Return the hash of the read's word at an offset, its lowest bit set if the reverse complement is the key.
+
+    NO_SEED where the word is not sampled or holds a no-call. (Sampling of 1 leaves the lowest bit of a hash in use:
+    the fingerprint and the slot do not hold it.)
+    """
+    word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
+    plus = _window(forward, np.uint64(offset)) & word_mask
+    minus = _window(reverse, np.uint64(length - k - offset)) & word_mask
+    h = _hash(min(plus, minus))
+    result = NO_SEED
+    if (h & mask) == np.uint64(0) and (_window(unknown, np.uint64(offset)) & word_mask) == np.uint64(0):
+        result = (h & ~np.uint64(1)) | np.uint64(minus < plus)
+    return result
+
+
+@kernel
+def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
+    """Return the slot of a hash, EMPTY where the key is not in the genome."""
+    n_slots = np.uint64(slots.size)
+    print_ = _fingerprint(h)
+    at = _home(h, n_slots)
+    while slots[at] != EMPTY and (slots[at] >> np.uint64(35)) != print_:
+        at += np.uint64(1)
+        if at == n_slots:
+            at = np.uint64(0)
+    slot: np.uint64 = slots[at]
+    return slot
+
+
+@kernel
+def _diagonal(
+    place: np.uint64,
+    read_strand: np.uint64,
+    offset: int,
+    length: int,
+    k: int,
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    junction_base: np.uint64,
+    junction_stride: np.uint64,
+) -> np.uint64:
+    """Return diagonal * 2 + strand: where the first base of the read (strand 1: of its reverse complement) would lie.
+
+    A junction word gives the diagonal of the exon that holds more of the read.
+    """
+    position = place >> np.uint64(1)
+    strand = (place ^ read_strand) & np.uint64(1)
+    at = np.uint64(offset)
+    if strand:
+        at = np.uint64(length - k - offset)
+    if position >= junction_base:
+        junction = (position - junction_base) // junction_stride
+        within = (position - junction_base) - junction * junction_stride
+        flank = junction_stride >> np.uint64(1)
+        left = flank - within + at
+        if left + left >= np.uint64(length):
+            position = np.uint64(starts[junction]) + within - flank
+        else:
+            position = np.uint64(ends[junction]) + within - flank
+    return ((position - at) << np.uint64(1)) | strand
+
+
+@kernel
+def few_seeds(
+    forward: NDArray[np.uint64],
+    reverse: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    k: int,
+    sampling: int,
+    slots: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    junction_base: int,
+    junction_stride: int,
+    candidates: NDArray[np.uint64],
+    bounds: NDArray[np.uint8],
+) -> None:
+    """Look up the first, the last and a middle seed of each read.
+
+    Args:
+        forward: Packed reads, shape (n, words).
+        reverse: Their reverse complements.
+        unknown: No-calls of `forward`, 01 per base.
+        lengths: Bases of each read.
+        k: As in the index; then `sampling`, `slots`, intron `starts` and `ends`, `junction_base`, `junction_stride`.
+        sampling: See above.
+        slots: See above.
+        starts: See above.
+        ends: See above.
+        junction_base: See above.
+        junction_stride: See above.
+        candidates: Out: diagonal * 2 + strand where all seeds found name one place once, else NO_SEED, shape (n,).
+        bounds: Out: seeds that do not overlap: wherever else the read may lie, it differs there so many times.
+    """
+    n = lengths.size
+    mask = np.uint64(sampling - 1)
+    n_slots = np.uint64(slots.size)
+    group = 64
+    hashes = np.empty((group, FEW), np.uint64)
+    offsets = np.empty((group, FEW), np.int64)
+    listed = np.uint64(1) << np.uint64(33)
+    for first in range(0, n, group):
+        last = min(first + group, n)
+        for r in range(first, last):
+            length = int(lengths[r])
+            words = length - k + 1
+            plus, minus, no_call = forward[r], reverse[r], unknown[r]
+            g = r - first
+            hashes[g, 0] = NO_SEED
+            hashes[g, 1] = NO_SEED
+            hashes[g, 2] = NO_SEED
+            low = 0
+            while low < words:
+                h = _seed(plus, minus, no_call, low, length, k, mask)
+                if h != NO_SEED:
+                    hashes[g, 0] = h
+                    offsets[g, 0] = low
+                    prefetch(slots, _home(h, n_slots))
+                    break
+                low += 1
+            high = words - 1
+            while high > low:
+                h = _seed(plus, minus, no_call, high, length, k, mask)
+                if h != NO_SEED:
+                    hashes[g, 2] = h
+                    offsets[g, 2] = high
+                    prefetch(slots, _home(h, n_slots))
+                    break
+                high -= 1
+            middle = max(words // 2, low + 1)
+            while middle < high:
+                h = _seed(plus, minus, no_call, middle, length, k, mask)
+                if h != NO_SEED:
+                    hashes[g, 1] = h
+                    offsets[g, 1] = middle
+                    prefetch(slots, _home(h, n_slots))
+                    break
+                middle += 1
+        for r in range(first, last):
+            g = r - first
+            candidate = NO_SEED
+            agreed = True
+            bound = 0
+            beyond = 0
+            for s in range(FEW):
+                h = hashes[g, s]
+                if h == NO_SEED:
+                    continue
+                if offsets[g, s] >= beyond:
+                    bound += 1
+                    beyond = offsets[g, s] + k
+                slot = _find(slots, h)
+                if slot == EMPTY:
+                    continue
+                if slot & listed:
+                    agreed = False
+                    break
+                place = ((slot & np.uint64(0xFFFFFFFF)) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                found = _diagonal(
+                    place,
+                    h,
+                    offsets[g, s],
+                    int(lengths[r]),
+                    k,
+                    starts,
+                    ends,
+                    np.uint64(junction_base),
+                    np.uint64(junction_stride),
+                )
+                if candidate == NO_SEED:
+                    candidate = found
+                elif candidate != found:
+                    agreed = False
+                    break
+            candidates[r] = candidate if agreed else NO_SEED
+            bounds[r] = bound
+
+
+@kernel
+def all_seeds(
+    chosen: NDArray[np.int64],
+    forward: NDArray[np.uint64],
+    reverse: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    k: int,
+    sampling: int,
+    slots: NDArray[np.uint64],
+    postings: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    junction_base: int,
+    junction_stride: int,
+    hits: NDArray[np.uint64],
+    hit_counts: NDArray[np.int64],
+    bounds: NDArray[np.uint8],
+    repeats: NDArray[np.uint8],
+) -> None:
+    """Look up every seed of some reads.
+
+    Args:
+        chosen: Rows of the reads, shape (m,).
+        forward: As in `few_seeds`, as are all that are not named below.
+        reverse: See above.
+        unknown: See above.
+        lengths: See above.
+        k: See above.
+        sampling: See above.
+        slots: See above.
+        postings: Lists of the keys that occur more than once.
+        starts: See above.
+        ends: See above.
+        junction_base: See above.
+        junction_stride: See above.
+        hits: Out: diagonal * 2 + strand of each hit, shape (m, most hits); cut where full. Hits of repeats stand there
+            only if there is no other.
+        hit_counts: Out: hits of each read, shape (m,).
+        bounds: Out: seeds that neither overlap nor are repeats, shape (m,).
+        repeats: Out: 1 where a seed is a repeat whose list is cut, 2 where there is no hit but from such, shape (m,).
+    """
+    mask = np.uint64(sampling - 1)
+    n_slots = np.uint64(slots.size)
+    most = hits.shape[1]
+    hashes = np.empty(forward.shape[1] * 32, np.uint64)
+    offsets = np.empty(forward.shape[1] * 32, np.int64)
+    listed = np.uint64(1) << np.uint64(33)
+    truncated = np.uint64(1) << np.uint64(34)
+    low32 = np.uint64(0xFFFFFFFF)
+    base, stride = np.uint64(junction_base), np.uint64(junction_stride)
+    for c in range(chosen.size):
+        r = chosen[c]
+        length = int(lengths[r])
+        plus, minus, no_call = forward[r], reverse[r], unknown[r]
+        seeds = 0
+        for offset in range(length - k + 1):
+            h = _seed(plus, minus, no_call, offset, length, k, mask)
+            if h != NO_SEED:
+                hashes[seeds] = h
+                offsets[seeds] = offset
+                seeds += 1
+                prefetch(slots, _home(h, n_slots))
+        count = 0
+        bound = 0
+        beyond = 0
+        repeat = 0
+        for tier in range(2):
+            if tier == 1 and (count > 0 or repeat == 0):
+                break
+            for s in range(seeds):
+                h = hashes[s]
+                slot = _find(slots, h)
+                cut = slot != EMPTY and slot & truncated != np.uint64(0)
+                if tier == 0:
+                    if cut:
+                        repeat = 1
+                        continue
+                    if offsets[s] >= beyond:
+                        bound += 1
+                        beyond = offsets[s] + k
+                    if slot == EMPTY:
+                        continue
+                elif not cut:
+                    continue
+                if slot & listed:
+                    at = slot & low32
+                    kept = int(postings[at])
+                    for i in range(kept):
+                        if count < most:
+                            place = postings[at + np.uint64(1) + np.uint64(i)]
+                            hits[c, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
+                            count += 1
+                elif count < most:
+                    place = ((slot & low32) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                    hits[c, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
+                    count += 1
+            if tier == 1 and count > 0:
+                repeat = 2
+        hit_counts[c] = count
+        bounds[c] = min(bound, 255)
+        repeats[c] = repeat

@@ -1,0 +1,318 @@
+"""Templates: from a matrix of base calls to packed reads, trimmed of poly-A, poly-T and adapters.
+
+A packed read holds 2 bits a base (A0 C1 G2 T3), the first base least significant, 32 bases a word, and one word of
+zeros beyond its last. Its *no-calls* are marked 01 in a matrix of the same shape. No-calls at its end are not part of
+the read. What is cut from the front (`heads`) is gone from the packed read; positions count it back in.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cartoseq.streaming.kernel import kernel
+
+MAX_BASES = 512
+"""Longest template that is packed."""
+_ONES = np.uint64(0x5555555555555555)
+
+
+@kernel
+def pack_reads(
+    calls: NDArray[np.uint8],
+    first: int,
+    forward: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+) -> None:
+    """Pack some clusters of a block.
+
+    Args:
+        calls: BCL bytes, shape (bases, clusters).
+        first: First cluster.
+        forward: Out: packed reads, shape (n, words).
+        unknown: Out: no-calls, shape (n, words).
+        lengths: Out: bases up to the last called one, shape (n,).
+    """
+    n = lengths.size
+    bases = calls.shape[0]
+    words = forward.shape[1]
+    packed = np.empty(n, np.uint64)
+    lost = np.empty(n, np.uint64)
+    lengths[:] = 0
+    start = np.uint64(first)
+    for word in range(words):
+        packed[:] = 0
+        lost[:] = 0
+        for base in range(word * 32, min(word * 32 + 32, bases)):
+            row = calls[base]
+            shift = np.uint64(2 * (base - word * 32))
+            here = np.uint16(base + 1)
+            for i in range(np.uint64(n)):
+                call = row[start + np.uint64(i)]
+                packed[i] |= np.uint64(call & np.uint8(3)) << shift
+                lost[i] |= np.uint64(call == np.uint8(0)) << shift
+                lengths[i] = here if call != np.uint8(0) else lengths[i]
+        for i in range(np.uint64(n)):
+            forward[i, word] = packed[i]
+            unknown[i, word] = lost[i]
+
+
+@kernel
+def reverse_reads(
+    forward: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    reverse: NDArray[np.uint64],
+    reverse_unknown: NDArray[np.uint64],
+) -> None:
+    """Write the reverse complement of each read, and its no-calls; clear what lies beyond each read's end.
+
+    Args:
+        forward: In and out: packed reads, shape (n, words).
+        unknown: In and out: their no-calls.
+        lengths: Bases of each, shape (n,).
+        reverse: Out: packed reverse complements.
+        reverse_unknown: Out: their no-calls.
+    """
+    words = forward.shape[1]
+    for r in range(lengths.size):
+        length = int(lengths[r])
+        used = (length + 31) // 32
+        tail = np.uint64(2 * (length & 31))
+        any_lost = np.uint64(0)
+        for w in range(words):
+            keep = np.uint64(0xFFFFFFFFFFFFFFFF)
+            if w * 32 >= length:
+                keep = np.uint64(0)
+            elif w == used - 1 and tail:
+                keep = (np.uint64(1) << tail) - np.uint64(1)
+            forward[r, w] &= keep
+            unknown[r, w] &= keep
+            any_lost |= unknown[r, w]
+        _reverse_row(forward[r], length, np.uint64(0xFFFFFFFFFFFFFFFF), reverse[r])
+        if any_lost:
+            _reverse_row(unknown[r], length, np.uint64(0), reverse_unknown[r])
+        else:
+            for w in range(words):
+                reverse_unknown[r, w] = np.uint64(0)
+
+
+@kernel
+def _reverse_row(row: NDArray[np.uint64], length: int, flip: np.uint64, out: NDArray[np.uint64]) -> None:
+    """Write the 2-bit groups of a row in reverse order, each xored with the bits of `flip`."""
+    used = (length + 31) // 32
+    for w in range(out.size):
+        out[w] = np.uint64(0)
+    rest = np.uint64(2 * (32 * used - length))
+    for w in range(used):
+        x = row[used - 1 - w] ^ flip
+        x = ((x >> np.uint64(2)) & np.uint64(0x3333333333333333)) | (
+            (x & np.uint64(0x3333333333333333)) << np.uint64(2)
+        )
+        x = ((x >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)) | (
+            (x & np.uint64(0x0F0F0F0F0F0F0F0F)) << np.uint64(4)
+        )
+        x = ((x >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)) | (
+            (x & np.uint64(0x00FF00FF00FF00FF)) << np.uint64(8)
+        )
+        x = ((x >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)) | (
+            (x & np.uint64(0x0000FFFF0000FFFF)) << np.uint64(16)
+        )
+        x = (x >> np.uint64(32)) | (x << np.uint64(32))
+        # x holds the bases of the last word first, after `rest` groups that lie beyond the read's end.
+        out[w] |= x >> rest
+        if w > 0 and rest:
+            out[w - 1] |= x << (np.uint64(64) - rest)
+    if used and rest:
+        out[used - 1] &= (np.uint64(1) << (np.uint64(64) - rest)) - np.uint64(1)
+
+
+@kernel
+def trim_tails(
+    forward: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    letter: int,
+    run: int,
+    mismatches: int,
+    lengths: NDArray[np.uint16],
+) -> None:
+    """End each read where a run of one base begins: its poly-A tail, whatever follows it.
+
+    The run is the first window of `run` bases that begins with the base and has at most `mismatches` others.
+
+    Args:
+        forward: Packed reads, shape (n, words).
+        unknown: Their no-calls: other bases.
+        letter: Code of the base, A0 C1 G2 T3.
+        run: Bases of the window.
+        mismatches: Others allowed in it.
+        lengths: In and out: bases of each read.
+    """
+    for r in range(lengths.size):
+        at = _find_run(forward[r], unknown[r], np.uint64(letter), run, mismatches, int(lengths[r]))
+        if at >= 0:
+            lengths[r] = np.uint16(at)
+
+
+@kernel
+def _other(row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, at: int) -> int:
+    """Return 1 if a base is another than `letter`, or not known."""
+    word = np.uint64(at) >> np.uint64(5)
+    shift = (np.uint64(at) & np.uint64(31)) << np.uint64(1)
+    code = (row[word] >> shift) & np.uint64(3)
+    return 1 if code != letter or (lost[word] >> shift) & np.uint64(1) else 0
+
+
+@kernel
+def _find_run(
+    row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, run: int, mismatches: int, length: int
+) -> int:
+    """Return where the first run begins, or -1."""
+    if length < run or not _may_hold_run(row, lost, letter, max(2, (run - mismatches) // (mismatches + 1)), length):
+        return -1
+    others = 0
+    for i in range(length):
+        others += _other(row, lost, letter, i)
+        if i >= run:
+            others -= _other(row, lost, letter, i - run)
+        if i >= run - 1 and others <= mismatches and _other(row, lost, letter, i - run + 1) == 0:
+            return i - run + 1
+    return -1
+
+
+@kernel
+def _may_hold_run(
+    row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, least: int, length: int
+) -> bool:
+    """Tell quickly whether there are `least` equal bases in a row anywhere."""
+    pattern = letter * _ONES
+    carried = 0
+    found = False
+    for w in range((length + 31) // 32):
+        x = row[w] ^ pattern
+        other = ((x | (x >> np.uint64(1))) & _ONES) | lost[w]
+        same = ~other & _ONES
+        here = min(32, length - w * 32)
+        if same == _ONES:
+            carried += here
+        elif same:
+            # The longest run of the word, by shrinking runs one base at a time.
+            shrunk = same
+            longest = 0
+            while shrunk:
+                shrunk &= shrunk >> np.uint64(2)
+                longest += 1
+            head = 0
+            while (same >> np.uint64(2 * head)) & np.uint64(1):
+                head += 1
+            if carried + head >= least or longest >= least:
+                found = True
+            carried = 0
+            while (same >> np.uint64(62 - 2 * carried)) & np.uint64(1):
+                carried += 1
+        else:
+            carried = 0
+        if carried >= least:
+            found = True
+        if found:
+            break
+    return found
+
+
+@kernel
+def trim_heads(
+    forward: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    letter: int,
+    run: int,
+    mismatches: int,
+    lengths: NDArray[np.uint16],
+    heads: NDArray[np.uint16],
+) -> None:
+    """Cut off a run of one base at each read's front: the poly-T of a read that begins in the tail.
+
+    The run begins at the first base and goes on while no window of `run` bases has more than `mismatches` others.
+
+    Args:
+        forward: In and out: packed reads, shape (n, words).
+        unknown: In and out: their no-calls.
+        letter: Code of the base.
+        run: Least bases of the run.
+        mismatches: Others allowed in a window.
+        lengths: In and out: bases of each read.
+        heads: Out: bases cut off.
+    """
+    words = forward.shape[1]
+    for r in range(lengths.size):
+        heads[r] = 0
+        length = int(lengths[r])
+        if length < run:
+            continue
+        row, lost = forward[r], unknown[r]
+        others = 0
+        for i in range(run):
+            others += _other(row, lost, np.uint64(letter), i)
+        if others > mismatches:
+            continue
+        end = run
+        while end < length and others <= mismatches:
+            others += _other(row, lost, np.uint64(letter), end) - _other(row, lost, np.uint64(letter), end - run)
+            if others <= mismatches:
+                end += 1
+        while end > 0 and _other(row, lost, np.uint64(letter), end - 1) == 1:
+            end -= 1
+        heads[r] = np.uint16(end)
+        lengths[r] = np.uint16(length - end)
+        skip, shift = end // 32, np.uint64(2 * (end & 31))
+        for w in range(words):
+            source = w + skip
+            low = row[source] if source < words else np.uint64(0)
+            high = row[source + 1] if source + 1 < words else np.uint64(0)
+            row[w] = (low >> shift) | ((high << (np.uint64(63) - shift)) << np.uint64(1))
+            low = lost[source] if source < words else np.uint64(0)
+            high = lost[source + 1] if source + 1 < words else np.uint64(0)
+            lost[w] = (low >> shift) | ((high << (np.uint64(63) - shift)) << np.uint64(1))
+
+
+@kernel
+def trim_adapter(
+    forward: NDArray[np.uint64],
+    adapter: NDArray[np.uint8],
+    least: int,
+    rate: float,
+    lengths: NDArray[np.uint16],
+) -> None:
+    """End each read where an adapter begins: its leftmost occurrence, whole or cut short by the read's end.
+
+    Args:
+        forward: Packed reads, shape (n, words).
+        adapter: Codes of the adapter, shape (m,); only the first 32 bases are compared.
+        least: Least overlap with an adapter that is cut short.
+        rate: Mismatches allowed per compared base.
+        lengths: In and out: bases of each read.
+    """
+    size = min(adapter.size, 32)
+    pattern = np.uint64(0)
+    for i in range(size):
+        pattern |= np.uint64(adapter[i]) << np.uint64(2 * i)
+    for r in range(lengths.size):
+        row = forward[r]
+        length = int(lengths[r])
+        for at in range(length - min(least, size) + 1):
+            overlap = min(size, length - at)
+            word = np.uint64(at) >> np.uint64(5)
+            shift = (np.uint64(at) & np.uint64(31)) << np.uint64(1)
+            x = (row[word] >> shift) | ((row[word + np.uint64(1)] << (np.uint64(63) - shift)) << np.uint64(1))
+            x ^= pattern
+            x = (x | (x >> np.uint64(1))) & _ONES
+            if overlap < 32:
+                x &= (np.uint64(1) << np.uint64(2 * overlap)) - np.uint64(1)
+            allowed = int(rate * overlap)
+            count = 0
+            while x and count <= allowed:
+                x &= x - np.uint64(1)
+                count += 1
+            if count <= allowed:
+                lengths[r] = np.uint16(at)
+                break
