@@ -12,17 +12,19 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
-from cartoseq.analysis.chip import ChipFrame
 from numpy.typing import NDArray
 
 from cartoseq.analysis.atomic import replace_atomically
+from cartoseq.analysis.chip import ChipFrame, FrameKind
+from cartoseq.analysis.maprows import PLACE_BITS, Sums, add_to_image, offsets_of, row_keys, sum_equal
+from cartoseq.analysis.molecules import Molecules
 from cartoseq.streaming.errors import DiskError, InputError
 
 FORMAT = "cartoseq-maps"
@@ -60,20 +62,12 @@ def bin_grid(frame: ChipFrame, bin_size: float) -> BinGrid:
     size = float(bin_size)
     if not size > 0 or not math.isfinite(size):
         raise ValueError(f"A bin size must be positive; got {bin_size}.")
-    if frame.kind == "lattice":
-        if size != int(size):
-            raise ValueError(f"On a lattice chip a bin size is a whole number of spots; got {bin_size}.")
-        step = int(size)
-        left, top = int(frame.origin_x) // step, int(frame.origin_y) // step
-        right = (int(frame.origin_x) + max(int(frame.width), 1) - 1) // step
-        bottom = (int(frame.origin_y) + max(int(frame.height), 1) - 1) // step
-        return BinGrid(step, left, top, right - left + 1, bottom - top + 1)
-    xs, ys = frame.x, frame.y
-    if xs is None or ys is None or xs.size == 0:
-        return BinGrid(size, 0, 0, 1, 1)
-    left, top = math.floor(float(xs.min()) / size), math.floor(float(ys.min()) / size)
-    right, bottom = math.floor(float(xs.max()) / size), math.floor(float(ys.max()) / size)
-    return BinGrid(size, left, top, right - left + 1, bottom - top + 1)
+    if frame.kind is FrameKind.LATTICE and size != int(size):
+        raise ValueError(f"On a lattice chip a bin size is a whole number of spots; got {bin_size}.")
+    left, top, right, bottom = frame.extent
+    first_column, first_row = math.floor(left / size), math.floor(top / size)
+    columns, rows = math.ceil(right / size) - first_column, math.ceil(bottom / size) - first_row
+    return BinGrid(size, first_column, first_row, max(1, columns), max(1, rows))
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,8 @@ class Binned:
     """A map summed into square bins; rows by feature, then (y, x), where x and y are the bins' corners."""
 
     bin_size: float
+    feature_ids: NDArray[np.str_]
+    feature_names: NDArray[np.str_]
     offsets: NDArray[np.int64]
     x: NDArray[Any]
     y: NDArray[Any]
@@ -125,10 +121,77 @@ class SpatialMap:
         if int(self.offsets[0]) != 0 or int(self.offsets[-1]) != rows or bool(np.any(np.diff(self.offsets) < 0)):
             raise ValueError(f"Map {self.library}: the offsets do not cover its {rows} rows in order.")
 
+        left, top, right, bottom = self.frame.extent
+        for values, least, end in ((self.x, left, right), (self.y, top, bottom)):
+            if rows and (values.min() < least or values.max() >= end):
+                raise ValueError(f"Map {self.library}: it has rows outside the chip.")
+
     @property
     def rows(self) -> int:
         """Number of (feature, spot) rows."""
         return int(self.x.shape[0])
+
+    @property
+    def total_molecules(self) -> int:
+        """Molecules of the whole map."""
+        return int(self.molecules.sum(dtype=np.uint64))
+
+    def total(self, bin_size: float = 1) -> NDArray[np.uint32]:
+        """Molecules per bin, all features together.
+
+        Args:
+            bin_size: Side of a bin in the frame's unit; whole on a lattice.
+
+        Returns:
+            uint32, shape (rows, columns) = ``bin_grid(frame, bin_size).shape``; which bin a pixel is, the grid says.
+        """
+        return self._image(slice(0, self.rows), bin_grid(self.frame, bin_size))
+
+    def feature_image(self, feature: int | str, bin_size: float = 1) -> NDArray[np.uint32]:
+        """Molecules per bin of one feature, by index, id or name; features that share the name are summed.
+
+        Returns:
+            As :meth:`total`.
+
+        Raises:
+            KeyError: no feature is called so.
+        """
+        grid = bin_grid(self.frame, bin_size)
+        image = np.zeros(grid.shape, np.uint32)
+        for found in self.features_named(feature):
+            self._image(slice(int(self.offsets[found]), int(self.offsets[found + 1])), grid, image)
+        return image
+
+    def binned(self, bin_size: float) -> Binned:
+        """The map summed into square bins, feature by feature; the sums are the map's."""
+        grid = bin_grid(self.frame, bin_size)
+        features = self.feature_ids.shape[0]
+        cells = grid.rows * grid.columns
+        if max(1, features) * cells >= 1 << 64:
+            raise ValueError(f"Bins of {bin_size} are too many: {grid.rows} x {grid.columns} for {features} features.")
+        rows, columns = _axis_bins(self.y, grid.first_row, grid), _axis_bins(self.x, grid.first_column, grid)
+        keys = np.repeat(np.arange(features, dtype=np.uint64) * np.uint64(cells), np.diff(self.offsets))
+        keys += rows.astype(np.uint64) * np.uint64(grid.columns) + columns.astype(np.uint64)
+        keys, molecules, reads = sum_equal(keys, self.molecules, self.reads)
+        feature, cell = np.divmod(keys, np.uint64(cells))
+        row, column = np.divmod(cell.astype(np.int64), grid.columns)
+        return Binned(
+            bin_size=bin_size,
+            feature_ids=self.feature_ids,
+            feature_names=self.feature_names,
+            offsets=offsets_of(feature, features),
+            x=((column + grid.first_column) * grid.bin_size).astype(self.x.dtype),
+            y=((row + grid.first_row) * grid.bin_size).astype(self.y.dtype),
+            molecules=molecules,
+            reads=reads,
+        )
+
+    def _image(self, rows: slice, grid: BinGrid, image: NDArray[np.uint32] | None = None) -> NDArray[np.uint32]:
+        if image is None:
+            image = np.zeros(grid.shape, np.uint32)
+        x, y, molecules = self.x[rows], self.y[rows], self.molecules[rows]
+        add_to_image(x, y, molecules, grid.bin_size, grid.first_column, grid.first_row, image)
+        return image
 
     def features_named(self, feature: int | str) -> NDArray[np.int64]:
         """Indexes of the features with this index, id, or (where no id fits) name; a name may be shared by several.
@@ -181,6 +244,81 @@ class Maps:
     libraries: Mapping[str, LibraryMap]
     log_position: int = 0
     generation: int = 0
+
+
+# --------------------------------------------------------------------------------------------------- from the molecules
+
+
+def build_map(
+    molecules: Molecules | Iterable[Molecules],
+    frame: ChipFrame,
+    feature_ids: Sequence[str] | NDArray[np.str_],
+    feature_names: Sequence[str] | NDArray[np.str_],
+    *,
+    library: str,
+    layer: Layer,
+) -> SpatialMap:
+    """Count molecules and their reads per feature and spot.
+
+    The map does not depend on how the molecules are ordered or cut into parts.
+
+    Args:
+        molecules: All of them, or parts of them (``MoleculeSet.parts``), each after any collapse; features are numbers
+            into ``feature_ids``.
+        frame: Where the spots are.
+        feature_ids: Unique names of the features, in order.
+        feature_names: Their names for people.
+        library: Name of the library.
+        layer: "rna" or "dna".
+
+    Raises:
+        ValueError: a feature has no name.
+    """
+    parts = [molecules] if isinstance(molecules, Molecules) else molecules
+    places = None if frame.x is None or frame.y is None else np.lexsort((frame.x, frame.y))
+    ranks = np.zeros(0, np.uint32)
+    if places is not None:
+        ranks = np.empty(places.shape[0], np.uint32)
+        ranks[places] = np.arange(places.shape[0], dtype=np.uint32)
+    sums = []
+    for part in parts:
+        keys = np.empty(len(part), np.uint64)
+        row_keys(part.features.astype(np.uint64, copy=False), part.spots, ranks, keys)
+        sums.append(sum_equal(keys, np.ones(len(part), np.uint32), part.copies))
+    keys, counts, reads = (_joined(columns, dtype) for columns, dtype in zip(_turned(sums), _DTYPES, strict=True))
+    if len(sums) > 1:
+        keys, counts, reads = sum_equal(keys, counts, reads)
+    features = keys >> np.uint64(PLACE_BITS)
+    ids = as_names(feature_ids)
+    if features.size and int(features[-1]) >= ids.shape[0]:
+        raise ValueError(f"A molecule has feature number {int(features[-1])}; there are {ids.shape[0]} features.")
+    place = (keys & np.uint64((1 << PLACE_BITS) - 1)).astype(np.int64)
+    if places is None:
+        x = (place & 0x7FFF).astype(np.int32) + np.int32(frame.origin_x)
+        y = (place >> 15).astype(np.int32) + np.int32(frame.origin_y)
+    else:
+        x, y = frame.coordinates(places[place].astype(np.uint32))
+    offsets = offsets_of(features, ids.shape[0])
+    return SpatialMap(library, layer, ids, as_names(feature_names), offsets, x, y, counts, reads, frame)
+
+
+_DTYPES: tuple[Any, ...] = (np.uint64, np.uint32, np.uint32)
+
+
+def _turned(sums: Sequence[Sums]) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[Any]]]:
+    return [one[0] for one in sums], [one[1] for one in sums], [one[2] for one in sums]
+
+
+def _joined(columns: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return columns[0] if len(columns) == 1 else np.concatenate([np.zeros(0, dtype), *columns])
+
+
+def _axis_bins(values: NDArray[Any], first: int, grid: BinGrid) -> NDArray[np.int64]:
+    """The bin of each coordinate on one axis, counted from the grid's first."""
+    if values.dtype == np.int32:
+        return (values.astype(np.int64) // int(grid.bin_size)) - first
+    bins: NDArray[np.int64] = np.floor(values / grid.bin_size).astype(np.int64) - first
+    return bins
 
 
 # ------------------------------------------------------------------------------------------------------------- the file
