@@ -329,6 +329,7 @@ def write_maps(path: Path, maps: Maps) -> None:
 
     Raises:
         DiskError: the disk is full or refuses.
+        ValueError: a library's name cannot be the name of an HDF5 group.
     """
     path = Path(path)
     try:
@@ -381,6 +382,8 @@ def _write(file: h5py.File, maps: Maps) -> None:
     libraries = file.create_group("libraries")
     for name in sorted(maps.libraries):
         library = maps.libraries[name]
+        if not name or "/" in name or "\0" in name or name in (".", ".."):
+            raise ValueError(f"A library of a maps file cannot be called {name!r}.")
         group = libraries.create_group(name)
         group.attrs["layer"] = library.map.layer
         for total in sorted(library.totals):
