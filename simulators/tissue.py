@@ -10,12 +10,14 @@ lands anywhere on the chip (ambient). Only positions that carry a barcode captur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.simulators.kernel import kernel
+
+T = TypeVar("T", bound=np.generic)
 
 #: Names of the region numbers; 0 is outside the tissue.
 REGIONS: Final = ("outside", "rim", "outer", "middle", "tract", "core", "band")
@@ -23,6 +25,7 @@ REGIONS: Final = ("outside", "rim", "outer", "middle", "tract", "core", "band")
 STREWN: Final = len(REGIONS)
 PROGRAMMES: Final = (*REGIONS, "strewn")
 _STREWN_SHARE: Final = 0.05
+_FINEST_STEPS: Final = 2048
 #: Molecules of a cell relative to the others, and the least distance of cells in micrometres, by region.
 _BRIGHTNESS: Final = (0.0, 1.2, 0.8, 1.25, 0.45, 0.8, 1.9)
 _CELL_DISTANCE_UM: Final = (0.0, 7.0, 10.0, 8.0, 12.0, 11.0, 6.5)
@@ -109,13 +112,20 @@ def make_tissue(
     """
     rng = np.random.default_rng([seed, 303])
     spots_per_um = 1000.0 / pitch_nm
-    regions = _draw_regions(rng, height, width)
-    field = _smooth_field(rng, height, width, 5)
-    capture = np.exp(settings.capture_variation * field)
-    capture = (capture / capture.max()).astype(np.float32)
+    # Shapes are drawn on at most 2,048 steps a side; on larger chips one step is several spots.
+    step = (max(height, width) - 1) // _FINEST_STEPS + 1
+    rows, columns = -(-height // step), -(-width // step)
+    regions = _spread(_draw_regions(rng, rows, columns), step, height, width)
+    capture = np.exp(settings.capture_variation * _smooth_field(rng, rows, columns, 5))
+    capture = _spread((capture / capture.max()).astype(np.float32), step, height, width)
     cells = _lay_cells(rng, regions, spots_per_um)
     expression, markers = _draw_expression(rng, settings, families)
     return Tissue(settings, regions, capture, cells, expression, markers, spots_per_um)
+
+
+def _spread(drawn: NDArray[T], step: int, height: int, width: int) -> NDArray[T]:
+    """Every drawn step as ``step`` x ``step`` spots."""
+    return np.ascontiguousarray(drawn.repeat(step, axis=0)[:height].repeat(step, axis=1)[:, :width])
 
 
 def _smooth_field(rng: np.random.Generator, height: int, width: int, waves: int) -> NDArray[np.float64]:

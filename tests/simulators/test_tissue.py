@@ -89,3 +89,9 @@ def test_a_chip_without_room_for_a_cell_is_refused() -> None:
     tissue = make_tissue(TissueSettings(), 2, 2, 500, FAMILIES, seed=1)
     with pytest.raises(ValueError, match="use a larger chip"):
         land_molecules(tissue, np.ones((2, 2), dtype=np.bool_), 10, seed=1)
+
+
+def test_large_chips_are_drawn_in_steps_of_several_spots() -> None:
+    regions = make_tissue(TissueSettings(), 60, 4100, 500, FAMILIES, seed=1).regions
+    assert regions.shape == (60, 4100)
+    np.testing.assert_array_equal(regions[:, 0:4098:3], regions[:, 2:4098:3])
