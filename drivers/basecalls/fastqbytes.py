@@ -35,8 +35,13 @@ UNEQUAL = 6  # bases and qualities are not equally many
 TILE_READS = 64
 """Reads that are turned at a time; 64 bytes are one cache line of a cycle's row."""
 
-PADDING = 16
-"""Bytes that must lie behind the text in its buffer, so that whole words may be read."""
+VECTOR_BYTES = 32
+"""Letters that are turned into calls at a time."""
+
+PADDING = 64
+"""Bytes that must lie behind the text in its buffer, so that whole words and vectors may be read."""
+
+_FAULT = np.uint8(1)  # no base call: a called base has a quality of at least 1
 
 _ONES = np.uint64(0x0101010101010101)
 _HIGH = np.uint64(0x8080808080808080)
@@ -315,7 +320,8 @@ def fill_calls(
     tile_reads = np.uint64(TILE_READS)
     eight = np.uint64(8)
     width = np.uint64(longest)
-    stride = (width + np.uint64(7)) & ~np.uint64(7)
+    vector = np.uint64(VECTOR_BYTES - 1)
+    stride = (width + vector) & ~vector
     tile = np.zeros(tile_reads * stride, dtype=np.uint8)
     turned = np.zeros(stride * tile_reads, dtype=np.uint8)
     tile_words = tile.view(np.uint64)
@@ -336,33 +342,31 @@ def fill_calls(
             qualities = np.uint64(quality_row[at])
             length = np.uint64(length_row[at])
             out = j * stride
-            fault = np.uint8(length < np.uint64(shortest)) | np.uint8(length > width)
-            if fault == 0:
-                for k in range(length):
-                    letter = np.uint8(text[bases + k] & np.uint8(0xDF))
-                    quality = np.uint8(text[qualities + k] - np.uint8(33))
-                    base = np.uint8(np.uint8(letter >> np.uint8(1)) & np.uint8(3))
-                    base = np.uint8(base ^ np.uint8(base >> np.uint8(1)))
-                    # A called base of quality 0 would read as no call, and above 63 does not fit: both are bounded.
-                    bounded = np.uint8(min(max(quality, np.uint8(1)), np.uint8(63)))
-                    called = np.uint8(np.uint8(bounded << np.uint8(2)) | base)
-                    no_call = letter == np.uint8(78)
-                    tile[out + k] = np.uint8(0) if no_call else called
-                    known = (
-                        no_call
-                        | (letter == np.uint8(65))
-                        | (letter == np.uint8(67))
-                        | (letter == np.uint8(71))
-                        | (letter == np.uint8(84))
-                    )
-                    fault = np.uint8(fault | np.uint8(not known) | np.uint8(quality > np.uint8(93)))
-                for k in range(length, width):
-                    tile[out + k] = np.uint8(0)
-            if fault != 0:
+            if length < np.uint64(shortest) or length > width:
                 well = start + j
                 reads = np.uint64(j)
                 break
-        for c in range(np.uint64(0), stride_words):
+            # Whole vectors, and so up to 31 bytes beyond the bases, whose calls are not used.
+            for k in range((length + vector) & ~vector):
+                letter = np.uint8(text[bases + k] & np.uint8(0xDF))
+                quality = np.uint8(text[qualities + k] - np.uint8(33))
+                base = np.uint8(np.uint8(letter >> np.uint8(1)) & np.uint8(3))
+                base = np.uint8(base ^ np.uint8(base >> np.uint8(1)))
+                # A called base of quality 0 would read as no call, and above 63 does not fit: both are bounded.
+                bounded = np.uint8(min(max(quality, np.uint8(1)), np.uint8(63)))
+                call = np.uint8(np.uint8(bounded << np.uint8(2)) | base)
+                no_call = letter == np.uint8(78)
+                called = (
+                    (letter == np.uint8(65))
+                    | (letter == np.uint8(67))
+                    | (letter == np.uint8(71))
+                    | (letter == np.uint8(84))
+                )
+                call = call if called else (np.uint8(0) if no_call else _FAULT)
+                tile[out + k] = call if quality <= np.uint8(93) else _FAULT
+            for k in range(length, width):
+                tile[out + k] = np.uint8(0)
+        for c in range((width + np.uint64(7)) >> np.uint64(3)):
             for j in range(np.uint64(0), (reads + np.uint64(7)) >> np.uint64(3)):
                 _turn_square(
                     tile_words,
@@ -373,11 +377,19 @@ def fill_calls(
                     turned_step,
                 )
         at_column = np.uint64(column) + start
+        fault = np.uint8(0)
         for c in range(width):
             line = calls[np.uint64(row) + c]
             source = c * tile_reads
             for j in range(reads):
-                line[at_column + j] = turned[source + j]
+                call = turned[source + j]
+                line[at_column + j] = call
+                fault = np.uint8(fault | np.uint8(call == _FAULT))
+        if fault != 0:
+            for j in range(np.uint64(0), reads):
+                for k in range(width):
+                    if tile[j * stride + k] == _FAULT:
+                        return int(start + j)
         start += tile_reads
     return int(well)
 

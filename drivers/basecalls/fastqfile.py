@@ -40,6 +40,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GzipError = cast("type[Exception]", isal_zlib.error)  # its type stub says that it is an instance
 _GZIP_WINDOW = 31  # zlib's number for: a gzip header and trailer, with the checksum verified
 _COMPRESSION = 4  # base calls shrink about so much; only the size of a piece depends on it
+_EXPLAINED_BYTES = 4096  # of a record at fault, to say what is wrong with it
 _FEWEST_RECORD_BYTES = 6  # "@", empty name, no bases: "@\n\n+\n\n"
 
 # What else people hand in by mistake, by its first bytes.
@@ -99,6 +100,8 @@ class FastqFile:
         self.first = 0
         self.available = 0
         self._file = GrowingFile(path, follow)
+        self._followed = follow is not None
+        self._newline_added = False
         self._chunk_bytes = chunk_bytes
         self._gzip: bool | None = None
         self._head = b""
@@ -132,13 +135,11 @@ class FastqFile:
                 self.first, self.available = 0, count
                 if count > 0:
                     break
-            if reason == BLANK_LINE and self._only_blank_lines_follow():
-                return False
-            if reason not in (CUT, ENOUGH):
+            if reason not in (CUT, ENOUGH) and not (reason == BLANK_LINE and self._only_blank_lines_follow()):
                 raise self._explain(reason)
             if self._ended:
                 if self._failure is not None:
-                    raise self._failure
+                    raise self._fault(self.taken + 1, self._failure.problem, self._failure.remedy)
                 if self._start < self._stop:
                     raise self._explain(CUT)
                 if self.taken == 0:
@@ -209,7 +210,9 @@ class FastqFile:
     def _explain(self, reason: int) -> InputError:
         """Say what is wrong with the text where the next record should be."""
         number = self.taken + 1
-        text = bytes(self.text[self._start : min(self._stop, self._start + 65536)])
+        while not self._ended and not self._followed and self._stop - self._start < _EXPLAINED_BYTES:
+            self._read_piece()
+        text = bytes(self.text[self._start : min(self._stop, self._start + _EXPLAINED_BYTES)])
         line = text.split(b"\n", 1)[0][:60].decode("ascii", "backslashreplace")
         if self.taken == 0:
             for magic, form, remedy in _OTHER_FORMS:
@@ -244,7 +247,8 @@ class FastqFile:
                 f"expected + on the third line, found {lines[2][:60].decode('ascii', 'backslashreplace')!r}",
                 "Records must have four lines, with the bases on one; the file is damaged if they should have.",
             )
-        if len(lines) >= 5 and len(lines[1]) != len(lines[3]):
+        cut = reason == CUT and self._newline_added
+        if not cut and len(lines) >= 5 and len(lines[1]) != len(lines[3]):
             return self._fault(
                 number,
                 f"{len(lines[1])} bases and {len(lines[3])} qualities in {line!r}",
@@ -264,8 +268,6 @@ class FastqFile:
                 return False
             self._start = self._stop
             if self._ended:
-                if self._failure is not None:
-                    raise self._failure
                 return True
             self._read_piece()
 
@@ -292,6 +294,7 @@ class FastqFile:
         if ended:
             self._ended = True
             if self._start < self._stop and self.text[self._stop - 1] != 10:
+                self._newline_added = True
                 self._append(b"\n")  # the newline of a file's last line may be absent
 
     def _inflate(self, piece: bytes) -> None:
@@ -299,7 +302,6 @@ class FastqFile:
             raise InputError(
                 self.path,
                 "the compressed file is cut off: it ends inside a gzip member",
-                place=f"byte {self.bytes_read}",
                 remedy="Copy it again, or take it after the sequencer has finished it.",
             )
         while piece:
@@ -314,8 +316,7 @@ class FastqFile:
                 what = "the checksum is wrong" if "checksum" in str(error) else f"gzip cannot read it ({error})"
                 raise InputError(
                     self.path,
-                    f"the compressed data are damaged: {what}",
-                    place=f"before byte {self.bytes_read}",
+                    f"the compressed data are damaged before byte {self.bytes_read:,}: {what}",
                     remedy="Copy the file again from where it was written; `gzip -t` must accept it.",
                 ) from error
             self._append(text)
