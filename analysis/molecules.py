@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import moleculetable as tables
+from cartoseq.analysis.chip import ChipFrame, FrameKind
 
 SPOT_BITS = 30
 SHARDS = 1 << (SPOT_BITS - tables.LOCAL_BITS)
@@ -51,6 +52,15 @@ class Molecules:
         return int(self.spots.shape[0])
 
 
+def shards_of(frame: ChipFrame) -> NDArray[np.uint32]:
+    """The shards that spots of a chip can lie in, for presizing."""
+    if frame.kind is FrameKind.LISTED:
+        return np.arange(frame.shards, dtype=np.uint32)
+    across, down = -(-frame.width // 256), -(-frame.height // 256)
+    shards = np.arange(down, dtype=np.uint32)[:, None] << np.uint32(7) | np.arange(across, dtype=np.uint32)
+    return shards.ravel().astype(np.uint32)
+
+
 class MoleculeSet:
     """Molecules seen so far, exactly; one owner at a time.
 
@@ -59,7 +69,8 @@ class MoleculeSet:
         mid_bits: Bits of a molecular barcode, two a base; 0 where there is none. At most 32.
         expected_molecules: Make room for so many at once, and touch the memory now instead of during the run.
         shards: The shards that the expected molecules are spread over evenly: uint32 numbers, all different.
-            Without it, room is made as shards come up.
+            See :func:`shards_of`. Without it, room
+            is made as shards come up.
 
     Raises:
         ValueError: the key would be longer than 96 bits.
@@ -258,6 +269,22 @@ class MoleculeSet:
             slots, np.uint64(shard), np.uint64(self.mid_bits), part.spots, part.features, part.mids, part.copies
         )
         return part
+
+    def feature_spots(self, feature: int) -> NDArray[np.uint32]:
+        """The spot of every molecule of one feature, uint32, in no order: what a live map of one gene is drawn from."""
+        if self.wide:
+            parts = [part.spots[part.features == feature] for part in self.parts()]
+            return np.concatenate([np.zeros(0, np.uint32), *parts])
+        shards = self.shards()
+        spots = np.empty(1 << 20, np.uint32)
+        done = found = 0
+        shift = np.uint64(tables.LOCAL_BITS + self.mid_bits)
+        while True:
+            done, found = tables.find_feature(np.uint64(feature), shards, done, shift, self._table, spots, found)
+            if done == shards.shape[0]:
+                return spots[:found].copy()
+            room = found + max(spots.shape[0], int(self._table[4 * int(shards[done]) + 2]))
+            spots = np.concatenate([spots[:found], np.empty(room, np.uint32)])
 
     def parts(self) -> Iterator[Molecules]:
         """The molecules, a shard at a time (ascending): all molecules of a spot are in one part."""

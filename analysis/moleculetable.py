@@ -397,6 +397,40 @@ def compact(shard: Any, table: Any, slots: Any) -> int:
 
 
 @kernel
+def find_feature(feature: Any, shards: Any, first: Any, feature_shift: Any, table: Any, spots: Any, found: Any) -> Any:
+    """List the spots of one feature's molecules in narrow shards, from ``shards[first]`` on.
+
+    Args:
+        feature: uint64.
+        shards: int64, shape (n,).
+        first: Where to begin in ``shards``.
+        feature_shift: Bits below the feature in a key, uint64.
+        table: uint64, shape (shards * 4,).
+        spots: Out: uint32; a shard is begun only if all its molecules would fit.
+        found: How many of ``spots`` are taken already.
+
+    Returns:
+        The number of shards done, and how many of ``spots`` are taken.
+    """
+    mid_bits = feature_shift - np.uint64(16)
+    shift = feature_shift + np.uint64(12)
+    for number in range(first, shards.shape[0]):
+        entry = np.uint64(shards[number]) << np.uint64(2)
+        if spots.shape[0] - found < np.int64(table[entry + np.uint64(2)]):
+            return number, found
+        base = np.uint64(shards[number]) << np.uint64(16)
+        address = table[entry]
+        end = address + table[entry + np.uint64(1)] * np.uint64(64)
+        while address < end:
+            value = _load(address)
+            if (value >> shift) == feature and value != np.uint64(0):
+                spots[found] = base | ((value >> (mid_bits + np.uint64(12))) & np.uint64(0xFFFF))
+                found += 1
+            address += np.uint64(8)
+    return shards.shape[0], found
+
+
+@kernel
 def unpack(slots: Any, shard: Any, mid_bits: Any, spots: Any, features: Any, mids: Any, copies: Any) -> None:
     """Take slots (uint64, shape (n, words)) of one shard apart into spots, features, MIDs and copies."""
     mid_mask = (np.uint64(1) << mid_bits) - np.uint64(1)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cartoseq.analysis import moleculetable as tables
-from cartoseq.analysis.molecules import Molecules, MoleculeSet
+from cartoseq.analysis.chip import ChipFrame, FrameKind
+from cartoseq.analysis.molecules import Molecules, MoleculeSet, shards_of
 
 Reads = list[tuple[int, int, int]]
 
@@ -284,3 +285,28 @@ def _home(key: int, buckets: int) -> int:
     mixed ^= mixed >> 32
     mixed = mixed * 0xD6E8FEB86659FD93 & mask
     return ((mixed >> 32) * buckets) >> 32
+
+
+@pytest.mark.parametrize("bits", [NARROW, WIDE])
+def test_the_spots_of_a_feature_are_those_of_its_molecules(bits: tuple[int, int]) -> None:
+    reads = some_reads(12, 9_000, bits, spots=1 << 18)
+    found = filled(reads, bits)
+    for feature in (0, 3, 9_999):
+        expected = sorted(spot for number, spot, _ in reference(reads) if number == feature)
+        assert sorted(found.feature_spots(feature).tolist()) == expected
+
+
+def test_a_feature_with_more_molecules_than_foreseen_is_found_whole() -> None:
+    found = MoleculeSet(*NARROW)
+    spots = np.arange(1_500_000, dtype=np.uint32) * 40
+    found.add(spots, np.full(spots.size, 7, np.uint64), np.zeros(spots.size, np.uint64))
+    assert np.array_equal(np.sort(found.feature_spots(7)), spots)
+
+
+def test_the_shards_of_a_chip_are_those_that_its_spots_name() -> None:
+    frame = ChipFrame(FrameKind.LATTICE, origin_x=5, origin_y=-9, width=513, height=300)
+    y, x = np.mgrid[-9:291, 5:518]
+    assert shards_of(frame).tolist() == np.unique(frame.lattice_spots(x.ravel(), y.ravel()) >> 16).tolist()
+    places = np.zeros(70_000)
+    listed = ChipFrame(FrameKind.LISTED, origin_x=0, origin_y=0, width=1, height=1, x=places, y=places)
+    assert shards_of(listed).tolist() == [0, 1]
