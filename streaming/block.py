@@ -99,33 +99,40 @@ class BaseCallBlock:
         return [header, self.calls.reshape(-1).data]
 
     @classmethod
-    def from_payload(cls, buffer: Buffer) -> BaseCallBlock:
+    def from_payload(cls, buffer: Buffer, calls: Buffer | None = None) -> BaseCallBlock:
         """View a payload as a block: ``calls`` shares the buffer's memory, and is writable if the buffer is.
+
+        Args:
+            buffer: The payload, or its block header if the calls come apart.
+            calls: The calls, if they come apart.
 
         Raises:
             InputError: the sizes do not fit each other.
         """
         view = memoryview(buffer)
-        if view.nbytes < BLOCK_HEADER_BYTES:
+        if calls is None:
+            view, rest = view[:BLOCK_HEADER_BYTES], view[BLOCK_HEADER_BYTES:]
+        else:
+            rest = memoryview(calls)
+        if view.nbytes != BLOCK_HEADER_BYTES:
             raise InputError(
                 "block", f"a block header has {BLOCK_HEADER_BYTES} bytes, here are {view.nbytes}", remedy=_REMEDY
             )
-        fields = _STRUCT.unpack(view[:BLOCK_HEADER_BYTES])
+        fields = _STRUCT.unpack(view)
         library, lane, tile, first_cycle, reads = fields[:5]
         lengths, cycles, clusters, first_cluster = fields[6:10], fields[10], fields[12], fields[14]
-        if view.nbytes != BLOCK_HEADER_BYTES + cycles * clusters:
+        if rest.nbytes != cycles * clusters:
             raise InputError(
                 "block",
-                f"{cycles} cycles of {clusters} clusters need {BLOCK_HEADER_BYTES + cycles * clusters} bytes, "
-                f"here are {view.nbytes}",
+                f"{cycles} cycles of {clusters} clusters need {cycles * clusters} bytes, here are {rest.nbytes}",
                 remedy=_REMEDY,
             )
-        calls = np.frombuffer(view, np.uint8, offset=BLOCK_HEADER_BYTES) if cycles * clusters else np.empty(0, np.uint8)
+        matrix = np.frombuffer(rest, np.uint8) if rest.nbytes else np.empty(0, np.uint8)
         if fields[5] or fields[11] or fields[13] or any(lengths[reads:]):
             raise InputError("block", "reserved bytes of the block header are not zero", remedy=_REMEDY)
         try:
             return cls(
-                library, lane, tile, first_cluster, first_cycle, lengths[:reads], calls.reshape(cycles, clusters)
+                library, lane, tile, first_cluster, first_cycle, lengths[:reads], matrix.reshape(cycles, clusters)
             )
         except ValueError as error:
             raise InputError("block", str(error), remedy=_REMEDY) from error

@@ -19,7 +19,7 @@ from cartoseq.streaming.block import BaseCallBlock
 from cartoseq.streaming.errors import InputError, RunError, VersionError
 from cartoseq.streaming.header import SCHEMA_BLOCK, SCHEMA_JSON, Buffer, RecordHeader, RecordKind
 from cartoseq.streaming.protocol import ConsumerMachine, Message, SourceMachine, parse
-from cartoseq.streaming.sockets import check_endpoint, open_socket
+from cartoseq.streaming.sockets import check_endpoint, open_socket, reuse_memory
 
 FETCH_AHEAD_BYTES = 16 << 20
 _LINGER_MS = 500
@@ -30,6 +30,7 @@ class _Link:
 
     def __init__(self, endpoint: str, name: bytes) -> None:
         check_endpoint(endpoint)
+        reuse_memory()
         self.junk = 0
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = open_socket(self._context, zmq.DEALER, linger_ms=_LINGER_MS)
@@ -207,7 +208,7 @@ class FeedRecord:
     totals: Mapping[str, int] | None
 
 
-def feed_record(index: int, header: RecordHeader, payload: Buffer) -> FeedRecord:
+def feed_record(index: int, header: RecordHeader, *payload: Buffer) -> FeedRecord:
     """Read a record's payload by its kind; the same for the live feed and for a log that is replayed.
 
     Raises:
@@ -220,12 +221,21 @@ def feed_record(index: int, header: RecordHeader, payload: Buffer) -> FeedRecord
             "Use the release of Cartoseq that wrote it, or a newer one."
         )
     if header.kind is RecordKind.DATA:
-        return FeedRecord(index, header, BaseCallBlock.from_payload(payload), None)
+        return FeedRecord(index, header, _block(index, payload), None)
     try:
-        totals = json.loads(bytes(payload))
+        totals = json.loads(b"".join(payload))
     except ValueError as error:
         raise InputError(f"record {index}", f"its totals are not JSON ({error})") from error
     return FeedRecord(index, header, None, {str(key): int(value) for key, value in totals.items()})
+
+
+def _block(index: int, payload: tuple[Buffer, ...]) -> BaseCallBlock:
+    match payload:
+        case (whole,):
+            return BaseCallBlock.from_payload(whole)
+        case (header, calls):
+            return BaseCallBlock.from_payload(header, calls)
+    raise InputError(f"record {index}", f"its block comes in {len(payload)} parts, expected one or two")
 
 
 class BlockFeed:
@@ -265,7 +275,7 @@ class BlockFeed:
             self._link.send(messages)
             self._link.send(self._machine.tick(now))
             if delivery is not None:
-                return feed_record(delivery.index, delivery.header, delivery.payload)
+                return feed_record(delivery.index, delivery.header, *delivery.payload)
             wait_s = min(end, max(self._machine.deadline, now + 0.001)) - now
             message = self._link.receive(max(0.0, wait_s))
             if message is not None:

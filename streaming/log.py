@@ -188,10 +188,14 @@ class LogWriter:
         Raises:
             IndexError: not durable yet.
             CorruptionError: it no longer reads as it was written.
+            DiskError: the disk does not give it.
         """
         if not 0 <= index < self.durable_index:
             raise IndexError(f"record {index} of {self.durable_index} durable ones")
-        return _read(self._readers, self._segments, index)
+        try:
+            return _read(self._readers, self._segments, index)
+        except OSError as error:
+            raise _disk_error(self._folder, error) from error
 
     def record_bytes(self, index: int) -> int:
         """Size of a record, header and payload, in bytes."""

@@ -10,8 +10,9 @@ source's order, and each consumer sees the log without a gap.
 * HELLO opens a session of a source, with a new epoch; RESUME answers it. Messages of another epoch are stale and
   dropped. A recorder that does not know the session answers HELLO: say HELLO again.
 * A RESUME below what was acknowledged means that the recorder has lost acknowledged data. That ends the run.
-* A message is a header, and a payload in one or more frames. A RECORD's payload is one whole record of the log; its
-  payload CRC covers that record's header, which in turn covers the rest.
+* A message is a header, and a payload in one or more frames. A RECORD's payload is one whole record of the log,
+  in one frame or with its header in a frame of its own; its payload CRC covers that record's header, which in turn
+  covers the rest.
 
 Credit and go-back-N after the ZeroMQ guide, chapter 7.
 """
@@ -70,7 +71,7 @@ def parse(frames: Sequence[Buffer]) -> Message:
     if bytes_in(payload) != header.payload_bytes:
         raise ValueError(f"payload of {bytes_in(payload)} bytes, the header says {header.payload_bytes}")
     if header.kind is RecordKind.RECORD:
-        if len(payload) != 1 or header.payload_bytes < HEADER_BYTES:
+        if not payload or memoryview(payload[0]).nbytes < HEADER_BYTES:
             raise ValueError("a RECORD message carries one record")
         if crc32c(memoryview(payload[0])[:HEADER_BYTES]) != header.payload_crc:
             raise ValueError("checksum of the enclosed header does not fit")
@@ -272,11 +273,11 @@ class SourceMachine:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One record of the log, as a consumer gets it."""
+    """One record of the log, as a consumer gets it; its payload in one or more buffers."""
 
     index: int
     header: RecordHeader
-    payload: memoryview
+    payload: tuple[Buffer, ...]
 
 
 class ConsumerMachine:
@@ -334,15 +335,16 @@ class ConsumerMachine:
                 return []
             self._asked_again_at = self.position
             return self.fetch(now, reset=True)
-        record = memoryview(message.payload[0])
-        header = RecordHeader.unpack(record)
-        payload = record[HEADER_BYTES:]
-        if header.run != self.run or header.kind not in KEPT or crc32c(payload) != header.payload_crc:
+        first = memoryview(message.payload[0])
+        header = RecordHeader.unpack(first)
+        joined = first.nbytes > HEADER_BYTES
+        payload = (first[HEADER_BYTES:], *message.payload[1:]) if joined else message.payload[1:]
+        if header.run != self.run or header.kind not in KEPT or crc_of(payload) != header.payload_crc:
             self.dropped += 1
             return self.fetch(now, reset=True)
         self._waiting.append(Delivery(outer.sequence, header, payload))
-        self._waiting_bytes += record.nbytes
-        self._granted = max(0, self._granted - record.nbytes)
+        self._waiting_bytes += outer.payload_bytes
+        self._granted = max(0, self._granted - outer.payload_bytes)
         self.position += 1
         self.behind = outer.count
         self._deadline = now + self._silence_s
@@ -353,7 +355,7 @@ class ConsumerMachine:
         if not self._waiting:
             return None, []
         delivery = self._waiting.popleft()
-        self._waiting_bytes -= HEADER_BYTES + delivery.payload.nbytes
+        self._waiting_bytes -= HEADER_BYTES + delivery.header.payload_bytes
         return delivery, self._top_up(now)
 
     def tick(self, now: float) -> list[Message]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +30,16 @@ from cartoseq.streaming.header import (
     Buffer,
     RecordHeader,
     RecordKind,
+    bytes_in,
     crc_of,
 )
 from cartoseq.streaming.log import SEGMENT_BYTES, LogWriter
 from cartoseq.streaming.protocol import Message, abort, parse
-from cartoseq.streaming.sockets import bind, check_endpoint, open_socket
+from cartoseq.streaming.sockets import bind, check_endpoint, open_socket, reuse_memory
 
 CREDIT_BYTES = 32 << 20
 RESERVE_BYTES = 1 << 30
+RECENT_BYTES = 64 << 20
 _RETRY_S = 1.0
 _FORGET_S = 60.0
 _POLL_MS = 100
@@ -105,6 +108,8 @@ class RecorderMachine:
         self._sessions: dict[int, _Session] = {}
         self._consumers: dict[bytes, _Consumer] = {}
         self._look_at = float("-inf")
+        self._recent: OrderedDict[int, tuple[Buffer, ...]] = OrderedDict()
+        self._recent_bytes = 0
         self._outbox: list[tuple[bytes, Message]] = []
 
     @property
@@ -173,11 +178,24 @@ class RecorderMachine:
             self._outbox.append((peer, abort(header.run, reason, source=header.source, epoch=header.epoch)))
         elif not self._failed:
             try:
-                self.log.append(header, *message.payload)
+                index = self.log.append(header, *message.payload)
             except DiskError as error:
                 self._fail(str(error), now)
             else:
                 session.answer = session.answer or RecordKind.ACK
+                self._remember(index, header, message.payload)
+
+    def _remember(self, index: int, header: RecordHeader, payload: tuple[Buffer, ...]) -> None:
+        """Keep the last records in memory: a consumer that keeps up is served without reading the disk."""
+        self._recent[index] = (header.pack(), *payload)
+        self._recent_bytes += header.payload_bytes
+        while self._recent_bytes > RECENT_BYTES:
+            _, frames = self._recent.popitem(last=False)
+            self._recent_bytes -= bytes_in(frames[1:])
+
+    def _record(self, index: int) -> tuple[Buffer, ...]:
+        """A durable record, as frames; the header is in the first."""
+        return self._recent.get(index) or (self.log.read(index)[1],)
 
     def _answer(self, source: int, session: _Session) -> Message:
         assert session.answer is not None
@@ -196,6 +214,8 @@ class RecorderMachine:
     def _fail(self, reason: str, now: float) -> None:
         """Hold the sources back for a while: what they send meanwhile is dropped, and asked for again."""
         self._failed = True
+        self._recent.clear()
+        self._recent_bytes = 0
         self._look_at = now + _RETRY_S
         self._pause(reason)
 
@@ -250,26 +270,23 @@ class RecorderMachine:
         while consumer.sent < self.log.durable_index and consumer.under_way < consumer.credit and not consumer.refused:
             index = consumer.sent
             try:
-                _, frame = self.log.read(index)
-            except CorruptionError as error:
+                frames = self._record(index)
+            except (CorruptionError, DiskError) as error:
                 consumer.refused = True
-                self._outbox.append((peer, abort(self.log.run, str(error), corrupt=True)))
-                return
-            except OSError as error:
-                self._outbox.append((peer, abort(self.log.run, f"record {index} cannot be read: {error}")))
-                consumer.refused = True
+                corrupt = isinstance(error, CorruptionError)
+                self._outbox.append((peer, abort(self.log.run, str(error), corrupt=corrupt)))
                 return
             outer = RecordHeader(
                 RecordKind.RECORD,
                 self.log.run,
                 sequence=index,
                 count=min(self.log.durable_index - index - 1, 0xFFFFFFFF),
-                payload_bytes=frame.nbytes,
-                payload_crc=crc_of((frame[:HEADER_BYTES],)),
+                payload_bytes=bytes_in(frames),
+                payload_crc=crc_of((memoryview(frames[0])[:HEADER_BYTES],)),
             )
-            self._outbox.append((peer, Message(outer, (frame,))))
+            self._outbox.append((peer, Message(outer, frames)))
             consumer.sent += 1
-            consumer.under_way += frame.nbytes
+            consumer.under_way += outer.payload_bytes
 
 
 def serve(
@@ -306,6 +323,7 @@ def serve(
         VersionError: the log was written by a version that this program does not know.
     """
     check_endpoint(endpoint)
+    reuse_memory()
     log = _open_log(folder, descriptor, segment_bytes, disk, stop)
     if log is None:
         return

@@ -1,0 +1,99 @@
+"""The live view: the newest of each topic, late or slow viewers, and a publisher that never waits."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cartoseq.streaming.errors import InputError
+from cartoseq.streaming.liveview import LivePublisher, LiveViewer
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    folder = Path(tempfile.mkdtemp(prefix="cartoseq-"))
+    yield f"ipc://{folder}/live"
+    shutil.rmtree(folder)
+
+
+def test_a_late_viewer_sees_the_newest_of_each_topic(endpoint: str) -> None:
+    with LivePublisher(endpoint) as publisher:
+        for number in range(5):
+            publisher.publish("map", b"map %d" % number)
+        publisher.publish("quality", b"\0binary\0")
+        seen: dict[str, bytes] = {}
+        with LiveViewer(endpoint, ["map", "quality"]) as viewer:
+            while len(seen) < 2:
+                news = viewer.latest(20)
+                assert news
+                seen |= news
+            assert viewer.latest(0.01) == {}
+        assert seen == {"map": b"map 4", "quality": b"\0binary\0"}
+
+
+def test_a_viewer_gets_only_its_topics(endpoint: str) -> None:
+    with LivePublisher(endpoint) as publisher:
+        publisher.publish("map", b"1")
+        publisher.publish("maps", b"2")
+        with LiveViewer(endpoint, ["map"]) as viewer:
+            assert viewer.latest(20) == {"map": b"1"}
+            publisher.publish("maps", b"3")
+            publisher.publish("map", b"4")
+            assert viewer.latest(20) == {"map": b"4"}
+
+
+def test_a_slow_viewer_neither_blocks_nor_misses_the_end(endpoint: str) -> None:
+    pictures = 300
+    with LivePublisher(endpoint, refresh_s=0.2) as publisher, LiveViewer(endpoint) as viewer:
+        publisher.publish("map", b"first")
+        assert viewer.latest(20) == {"map": b"first"}
+        done = threading.Event()
+
+        def publish() -> None:
+            for number in range(pictures):
+                publisher.publish("map", bytes([number % 256]) * 1_000_000)
+            done.set()
+
+        # The viewer does not read at all until the publisher is through.
+        thread = threading.Thread(target=publish)
+        thread.start()
+        assert done.wait(60)
+        thread.join()
+        last = bytes([(pictures - 1) % 256]) * 1_000_000
+        while (news := viewer.latest(20)) != {"map": last}:
+            assert news
+
+
+def test_pictures_replaced_before_anybody_looked_are_counted(endpoint: str) -> None:
+    with LivePublisher(endpoint) as publisher, LiveViewer(endpoint) as viewer:
+        publisher.publish("map", b"0")
+        assert viewer.latest(20)
+        with LiveViewer(endpoint) as watcher:
+            assert watcher.latest(20) == {"map": b"0"}
+            for number in range(1, 6):
+                publisher.publish("map", b"%d" % number)
+                assert watcher.latest(20) == {"map": b"%d" % number}
+            assert watcher.skipped == 0
+        looked = 0
+        news: dict[str, bytes] = {}
+        while news.get("map") != b"5":
+            news = viewer.latest(20)
+            looked += len(news)
+        assert looked + viewer.skipped == 5
+
+
+def test_the_publisher_refuses_other_machines(endpoint: str) -> None:
+    with pytest.raises(InputError, match="CURVE"):
+        LivePublisher("tcp://0.0.0.0:0")
+    with pytest.raises(InputError, match="CURVE"):
+        LiveViewer("tcp://10.0.0.1:5")
+
+
+def test_a_topic_with_nul_is_refused(endpoint: str) -> None:
+    with LivePublisher(endpoint) as publisher, pytest.raises(ValueError, match="NUL"):
+        publisher.publish("a\0b", b"")
