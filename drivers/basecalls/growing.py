@@ -70,7 +70,7 @@ class GrowingFile:
         self.path = path
         self.bytes_read = 0
         self._follow = follow
-        self._last_growth_s = follow.clock() if follow is not None else 0.0
+        self._waiting_since_s: float | None = None
         while follow is not None and not path.exists() and not follow.ended:
             if self._wait_for_growth(follow):
                 break
@@ -112,8 +112,7 @@ class GrowingFile:
                 ) from error
             if piece:
                 self.bytes_read += len(piece)
-                if self._follow is not None:
-                    self._last_growth_s = self._follow.clock()
+                self._waiting_since_s = None
                 return piece
             if self._follow is None or ended:
                 return b""
@@ -136,7 +135,10 @@ class GrowingFile:
 
     def _wait_for_growth(self, follow: Follow) -> bool:
         """Wait one poll; tell whether silence has declared the end."""
-        quiet_s = follow.clock() - self._last_growth_s
+        # Counted from the first look in vain: the reader may have been busy elsewhere before.
+        if self._waiting_since_s is None:
+            self._waiting_since_s = follow.clock()
+        quiet_s = follow.clock() - self._waiting_since_s
         if follow.quiet_timeout_s is not None and quiet_s >= follow.quiet_timeout_s:
             if follow.end_marker is None:
                 return True
