@@ -220,8 +220,8 @@ class SourceMachine:
         return self._send(now)
 
     def tick(self, now: float) -> list[Message]:
-        """Act on silence."""
-        if now < self._deadline or (self.resumed and not self._records):
+        """Act on silence while something is awaited: an acknowledgement, or credit."""
+        if now < self._deadline or (self.resumed and not self._records and self._credit > 0):
             return []
         return self.hello(now)
 
