@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import errno
 import json
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 from crc32c import crc32c
 
 from cartoseq.streaming.disk import Disk, DiskFile, RealDisk
-from cartoseq.streaming.errors import DiskError, InputError, RunError
+from cartoseq.streaming.errors import InputError, RunError
 from cartoseq.streaming.header import (
     HEADER_BYTES,
     KEPT,
@@ -30,22 +29,27 @@ from cartoseq.streaming.header import (
     RecordKind,
     bytes_in,
 )
+from cartoseq.streaming.logreader import LogReader
 from cartoseq.streaming.segment import (
+    OpenFiles,
     Segment,
     corrupt,
-    first_index_of,
+    disk_error,
+    first_indexes,
     footer_payload,
     holds_records,
     open_segment,
     read_footer,
-    read_record,
+    read_index,
     scan,
     segment_name,
+    segment_of,
     was_synced,
 )
 
+__all__ = ["SEGMENT_BYTES", "LogReader", "LogWriter"]
+
 SEGMENT_BYTES = 128 << 20
-_OPEN_FILES = 8
 
 
 class LogWriter:
@@ -90,17 +94,17 @@ class LogWriter:
         self._leftover: Path | None = None
         self._sources: dict[int, tuple[int, bool]] = {}
         self._durable_sources: dict[int, tuple[int, bool]] = {}
-        self._readers = _Files(self._disk)
+        self._readers = OpenFiles(self._disk)
         try:
             self._disk.make_folder(folder)
             self._lock = self._disk.lock(folder / "lock")
         except OSError as error:
-            raise _disk_error(folder, error) from error
+            raise disk_error(folder, error) from error
         try:
             self._recover()
         except OSError as error:
             self._release()
-            raise _disk_error(folder, error) from error
+            raise disk_error(folder, error) from error
         except Exception:
             self._release()
             raise
@@ -133,7 +137,7 @@ class LogWriter:
         try:
             return self._disk.free_bytes(self._folder)
         except OSError as error:
-            raise _disk_error(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
 
     def append(self, header: RecordHeader, *buffers: Buffer) -> int:
         """Append a DATA or END record. It is not durable before :meth:`sync`.
@@ -161,7 +165,7 @@ class LogWriter:
                 self._create()
             self._write(packed, *buffers)
         except OSError as error:
-            raise _disk_error(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
         self._pending.append((header, packed[HEADER_BYTES - 4 :], self._end))
         self._end += size
         self._sources[header.source] = (header.sequence + 1, header.kind is RecordKind.END)
@@ -179,7 +183,7 @@ class LogWriter:
         try:
             self._sync_pending()
         except OSError as error:
-            raise _disk_error(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
         self._mark()
 
     def read(self, index: int) -> tuple[RecordHeader, memoryview]:
@@ -193,13 +197,13 @@ class LogWriter:
         if not 0 <= index < self.durable_index:
             raise IndexError(f"record {index} of {self.durable_index} durable ones")
         try:
-            return _read(self._readers, self._segments, index)
+            return read_index(self._readers, self._segments, index)
         except OSError as error:
-            raise _disk_error(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
 
     def record_bytes(self, index: int) -> int:
         """Size of a record, header and payload, in bytes."""
-        segment = _segment_of(self._segments, index)
+        segment = segment_of(self._segments, index)
         return segment.sizes[index - segment.first_index]
 
     def close(self) -> None:
@@ -214,7 +218,7 @@ class LogWriter:
             if self._file is not None and self._in_segment():
                 self._seal()
         except OSError as error:
-            raise _disk_error(self._folder, error) from error
+            raise disk_error(self._folder, error) from error
         finally:
             self._release()
 
@@ -335,7 +339,7 @@ class LogWriter:
 
     def _recover(self) -> None:
         """Find the segments, cut the torn tail of the last, and make sure that what stays is on the medium."""
-        firsts = _first_indexes(self._disk, self._folder)
+        firsts = first_indexes(self._disk, self._folder)
         for place, first_index in enumerate(firsts):
             path = self._folder / segment_name(first_index)
             last = place == len(firsts) - 1
@@ -407,189 +411,7 @@ class LogWriter:
         self._lock.close()
 
 
-class LogReader:
-    """Reads a log, finished or still growing: only what is known to be on the medium, and never changing anything.
-
-    Args:
-        folder: The log's folder.
-        disk: The file layer.
-
-    Raises:
-        InputError: there is no log here.
-        CorruptionError: durable data no longer reads as it was written.
-        VersionError: written by a version that this program does not know.
-    """
-
-    def __init__(self, folder: Path, *, disk: Disk | None = None) -> None:
-        self._folder = folder
-        self._disk: Disk = disk if disk is not None else RealDisk()
-        self._files = _Files(self._disk)
-        self._segments: list[Segment] = []
-        try:
-            self._refresh()
-            if not self._segments:
-                raise InputError(folder, "no log segment is here", remedy="Give the log folder of a run.")
-        except FileNotFoundError as error:
-            raise InputError(folder, "there is no such folder", remedy="Give the log folder of a run.") from error
-        except Exception:
-            self.close()
-            raise
-
-    @property
-    def run(self) -> int:
-        """The run's number."""
-        return self._segments[0].run
-
-    @property
-    def descriptor(self) -> Mapping[str, object]:
-        """What the run is, as it was declared when the log began."""
-        return self._segments[0].descriptor
-
-    @property
-    def end(self) -> int:
-        """Index after the last durable record, looked up anew."""
-        self._refresh()
-        return self._segments[-1].committed
-
-    def read(self, index: int) -> tuple[RecordHeader, memoryview]:
-        """Read a record: its header and its payload. The payload is writable memory of its own.
-
-        Raises:
-            IndexError: not durable yet.
-            CorruptionError: it no longer reads as it was written.
-        """
-        if index >= self._segments[-1].committed:
-            self._refresh()
-        if not 0 <= index < self._segments[-1].committed:
-            raise IndexError(f"record {index} of {self._segments[-1].committed} durable ones")
-        header, frame = _read(self._files, self._segments, index)
-        return header, frame[HEADER_BYTES:]
-
-    def records(self, start: int = 0) -> Iterator[tuple[int, RecordHeader, memoryview]]:
-        """Go through the log from an index to its present end: index, header and payload of each record."""
-        index = start
-        while index < self._segments[-1].committed or index < self.end:
-            header, payload = self.read(index)
-            yield index, header, payload
-            index += 1
-
-    def __iter__(self) -> Iterator[tuple[int, RecordHeader, memoryview]]:
-        return self.records()
-
-    def verify(self) -> int:
-        """Read every record and compare each sealed segment with its footer.
-
-        Returns:
-            How many records there are.
-
-        Raises:
-            CorruptionError: a record, or a segment as a whole, no longer reads as it was written.
-        """
-        end = self.end
-        for segment in self._segments:
-            crc = 0
-            for index in range(segment.first_index, min(segment.next_index, end)):
-                _, frame = _read(self._files, self._segments, index)
-                crc = crc32c(frame[HEADER_BYTES - 4 : HEADER_BYTES], crc)
-            if segment.sealed and crc != segment.crc_of_crcs:
-                raise corrupt(segment.path, 0, "the footer's checksum of checksums does not fit the records")
-        return end
-
-    def close(self) -> None:
-        """Close the files."""
-        self._files.close()
-
-    def __enter__(self) -> LogReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _refresh(self) -> None:
-        """Look for what was added. The open segment is walked anew: its unsynced end may have been taken back."""
-        if self._segments and not self._segments[-1].sealed:
-            self._segments.pop()
-        firsts = _first_indexes(self._disk, self._folder)
-        for place, first_index in enumerate(firsts[len(self._segments) :], start=len(self._segments)):
-            path = self._folder / segment_name(first_index)
-            last = place == len(firsts) - 1
-            expected = self._segments[-1].next_index if self._segments else 0
-            if first_index != expected:
-                raise corrupt(path, 0, f"the segment that starts with record {expected} is missing before it")
-            segment = self._look(path, first_index, last=last)
-            if segment is None:
-                return
-            self._segments.append(segment)
-
-    def _look(self, path: Path, first_index: int, *, last: bool) -> Segment | None:
-        """Read one segment; ``None`` if it is just being created."""
-        file = self._files.open(path)
-        ends: list[int] = []
-        while True:
-            try:
-                segment = open_segment(file, path, first_index)
-            except ValueError as error:
-                if last and not holds_records(file):
-                    self._files.drop(path)
-                    return None
-                raise corrupt(path, 0, str(error)) from error
-            if read_footer(file, segment):
-                return segment
-            problem = scan(file, segment, whole=False)
-            if not last:
-                raise corrupt(path, segment.end, f"sealed segment: {problem or 'the footer is missing'}")
-            if not problem or not was_synced(file, segment):
-                return segment
-            # The writer may have finished this very record between the two looks; rot stays where it is.
-            if segment.end in ends:
-                raise corrupt(path, segment.end, f"record {segment.next_index}: {problem}")
-            ends.append(segment.end)
-
-
-class _Files:
-    """A few files held open for reading, the least recently used closed first."""
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self._open: dict[Path, DiskFile] = {}
-
-    def open(self, path: Path) -> DiskFile:
-        file = self._open.pop(path, None)
-        if file is None:
-            file = self._disk.open(path)
-            while len(self._open) >= _OPEN_FILES:
-                self.drop(next(iter(self._open)))
-        self._open[path] = file
-        return file
-
-    def drop(self, path: Path) -> None:
-        self._open.pop(path).close()
-
-    def close(self) -> None:
-        while self._open:
-            self.drop(next(iter(self._open)))
-
-
-def _first_indexes(disk: Disk, folder: Path) -> list[int]:
-    return sorted(first for first in map(first_index_of, disk.names(folder)) if first is not None)
-
-
-def _read(files: _Files, segments: list[Segment], index: int) -> tuple[RecordHeader, memoryview]:
-    segment = _segment_of(segments, index)
-    return read_record(files.open(segment.path), segment, index)
-
-
-def _segment_of(segments: list[Segment], index: int) -> Segment:
-    return segments[bisect_right(segments, index, key=lambda segment: segment.first_index) - 1]
-
-
 def _json_header(kind: RecordKind, run: int, first_index: int, text: bytes) -> bytes:
     return RecordHeader(
         kind, run, sequence=first_index, payload_bytes=len(text), payload_crc=crc32c(text), schema=SCHEMA_JSON
     ).pack()
-
-
-def _disk_error(folder: Path, error: OSError) -> DiskError:
-    return DiskError(f"{folder}: {error.strerror or error}. Free some space or check the disk: the run waits.")

@@ -16,6 +16,7 @@ import json
 import re
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +24,15 @@ from pathlib import Path
 import numpy as np
 from crc32c import crc32c
 
-from cartoseq.streaming.disk import DiskFile
-from cartoseq.streaming.errors import CorruptionError, VersionError
+from cartoseq.streaming.disk import Disk, DiskFile
+from cartoseq.streaming.errors import CorruptionError, DiskError, VersionError
 from cartoseq.streaming.header import HEADER_BYTES, KEPT, MAGIC, SCHEMA_JSON, RecordHeader, RecordKind
 
 _TRAILER = struct.Struct("<I4s")
 _SEAL = b"SEAL"
 _NAME = re.compile(r"[0-9]{16}\.log")
 _SEARCH_BYTES = 1 << 20
+_OPEN_FILES = 8
 _REMEDY = "The medium changed data that was safely written: copy the log elsewhere and check the disk."
 
 
@@ -297,3 +299,51 @@ def _headers_after(file: DiskFile, offset: int) -> list[RecordHeader]:
             break
         offset += len(chunk) - HEADER_BYTES + 1
     return found
+
+
+class OpenFiles:
+    """A few files held open for reading, the least recently used closed first."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._open: dict[Path, DiskFile] = {}
+
+    def open(self, path: Path) -> DiskFile:
+        """Open a file, or return it if it is open."""
+        file = self._open.pop(path, None)
+        if file is None:
+            file = self._disk.open(path)
+            while len(self._open) >= _OPEN_FILES:
+                self.drop(next(iter(self._open)))
+        self._open[path] = file
+        return file
+
+    def drop(self, path: Path) -> None:
+        """Close a file."""
+        self._open.pop(path).close()
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self.drop(next(iter(self._open)))
+
+
+def first_indexes(disk: Disk, folder: Path) -> list[int]:
+    """First indexes of the segments in a folder, in order."""
+    return sorted(first for first in map(first_index_of, disk.names(folder)) if first is not None)
+
+
+def read_index(files: OpenFiles, segments: list[Segment], index: int) -> tuple[RecordHeader, memoryview]:
+    """Read and check the record at a log index; see :func:`read_record`."""
+    segment = segment_of(segments, index)
+    return read_record(files.open(segment.path), segment, index)
+
+
+def segment_of(segments: list[Segment], index: int) -> Segment:
+    """Segment that holds a log index."""
+    return segments[bisect_right(segments, index, key=lambda segment: segment.first_index) - 1]
+
+
+def disk_error(folder: Path, error: OSError) -> DiskError:
+    """Error for a disk that does not take or give data."""
+    return DiskError(f"{folder}: {error.strerror or error}. Free some space or check the disk: the run waits.")
