@@ -115,8 +115,8 @@ class BlockSource:
     def send(self, block: BaseCallBlock, timeout_s: float | None = None) -> None:
         """Send a block; waits while the recorder grants no credit.
 
-        ``block.calls`` must not change afterwards: it is sent, and perhaps sent again, from where it lies. The block is
-        kept until it is acknowledged.
+        The block is kept until it is acknowledged, and sent, perhaps several times, from where it lies. So
+        ``block.calls`` is made read-only here: who fills a buffer again and again hears of it at once.
 
         Args:
             block: The next block of this source.
@@ -125,11 +125,12 @@ class BlockSource:
         Raises:
             RunError: the recorder lost acknowledged data, refused this source, or gave no credit in time.
         """
+        block.calls.flags.writeable = False
         header = RecordHeader(RecordKind.DATA, 0, count=block.clusters, schema=SCHEMA_BLOCK)
         self._submit(header, block.payload(), timeout_s)
 
     def poll(self, timeout_s: float = 0.0) -> bool:
-        """Attend to the connection while there is nothing to send.
+        """Attend to the connection while there is nothing to send; returns early when all is acknowledged.
 
         Returns:
             Whether all blocks sent are acknowledged.

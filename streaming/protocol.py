@@ -170,7 +170,7 @@ class SourceMachine:
         return [Message(RecordHeader(RecordKind.HELLO, self.run, self.source, self.acked, epoch=self._epoch))]
 
     def submit(self, header: RecordHeader, payload: Sequence[Buffer], now: float) -> list[Message]:
-        """Take a record. Run, source, sequence, epoch, size and CRC of its header are filled in here.
+        """Take a record. Run, source, sequence, epoch, size, CRC and time of its header are filled in here.
 
         The payload's memory must not change until the record is acknowledged.
         """
@@ -183,6 +183,7 @@ class SourceMachine:
             sequence=self.next_sequence,
             payload_bytes=bytes_in(payload),
             payload_crc=crc_of(payload),
+            monotonic_ns=int(now * 1e9),
         )
         self._records.append(_Outgoing(header, tuple(payload)))
         self.next_sequence += 1

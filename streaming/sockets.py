@@ -42,8 +42,6 @@ def check_endpoint(endpoint: str) -> None:
                 remedy="Use a folder with a shorter path.",
             )
         return
-    if separator and transport == "inproc" and address:
-        return
     host, colon, port = address.rpartition(":")
     if not (separator and transport == "tcp" and colon and host and (port == "*" or port.isdecimal())):
         raise InputError(endpoint, "not an endpoint", remedy="Write ipc:///a/path or tcp://127.0.0.1:PORT.")

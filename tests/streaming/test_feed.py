@@ -173,6 +173,15 @@ def test_killing_the_recorder_loses_and_repeats_nothing(folder: Path) -> None:
     assert received == list(range(blocks))
 
 
+def test_a_block_that_was_sent_cannot_be_overwritten(folder: Path) -> None:
+    endpoint = f"ipc://{folder}/s"
+    with Recorder(folder / "log", endpoint), BlockSource(endpoint, 1, RUN) as source:
+        block = numbered(0)
+        source.send(block, 20)
+        with pytest.raises(ValueError, match="read-only"):
+            block.calls[0, 0] = 1
+
+
 def test_junk_is_counted_and_dropped(folder: Path) -> None:
     endpoint = f"ipc://{folder}/s"
     with Recorder(folder / "log", endpoint) as recorder:
@@ -223,7 +232,9 @@ def test_an_endpoint_beyond_this_machine_is_refused(folder: Path, endpoint: str)
         BlockSource(endpoint, 1, RUN)
 
 
-@pytest.mark.parametrize("endpoint", ["", "ipc://", "udp://127.0.0.1:1", "tcp://127.0.0.1", "ipc:///" + "x" * 107])
+@pytest.mark.parametrize(
+    "endpoint", ["", "ipc://", "inproc://x", "udp://127.0.0.1:1", "tcp://127.0.0.1", "ipc:///" + "x" * 107]
+)
 def test_what_is_no_endpoint_is_refused(folder: Path, endpoint: str) -> None:
     with pytest.raises(InputError):
         serve(folder / "log", {"run": RUN}, endpoint, stop=threading.Event())
