@@ -80,6 +80,22 @@ class ExpressionTable:
         """Number of features with a molecule anywhere."""
         return int(np.count_nonzero(np.diff(self.offsets)))
 
+    @property
+    def bins(self) -> int:
+        """Number of bins with a molecule."""
+        return int(self.molecules_per_bin().size)
+
+    def molecules_per_bin(self) -> Int64:
+        """Molecules of each bin that has any, by x, then y, shape (bins,)."""
+        if self.rows == 0:
+            return np.zeros(0, np.int64)
+        left, top = int(self.x.min()), int(self.y.min())
+        packed = ((self.x.astype(np.int64) - left) << 32) | (self.y.astype(np.int64) - top)
+        order = np.argsort(packed)
+        packed = packed[order]
+        starts = np.flatnonzero(np.concatenate([[True], packed[1:] != packed[:-1]]))
+        return np.add.reduceat(self.counts[order].astype(np.int64), starts)
+
     def features(self) -> Int64:
         """The feature of every row, shape (rows,)."""
         return np.repeat(np.arange(self.feature_ids.size, dtype=np.int64), np.diff(self.offsets))
@@ -220,9 +236,9 @@ def _check_multiple(present: int, wanted: int) -> None:
 def table_of_map(spatial: SpatialMap, *, resolution_um: float | None = None) -> ExpressionTable:
     """The table of a library's map at bin 1, on a whole-number grid of spots.
 
-    On a lattice chip the spots are that grid. A listed chip gives real-valued coordinates: they are taken as µm (or
-    as multiples of the chip's pitch where it has one), divided by ``resolution_um`` and rounded to the nearest spot;
-    rows that meet there are added up.
+    On a lattice chip the spots are that grid. A listed chip gives coordinates of its own. Where they are whole
+    numbers, and no resolution is asked for, they are the grid. Else they are taken as steps of the chip's pitch (as µm
+    where it has none), divided by the resolution and rounded to the nearest spot; rows that meet there are added up.
 
     Args:
         spatial: The map.
@@ -233,29 +249,32 @@ def table_of_map(spatial: SpatialMap, *, resolution_um: float | None = None) -> 
         InputError: a coordinate does not fit into 32 bits at this resolution, or the resolution is not positive.
     """
     frame = spatial.frame
-    listed = frame.kind != "lattice"
-    pitch_um = frame.pitch_um
-    if listed:
-        step_um = DEFAULT_RESOLUTION_NM / 1000 if resolution_um is None else resolution_um
-        if not step_um > 0:
-            raise InputError(f"resolution {resolution_um}", "expected a positive distance in µm")
-    else:
-        step_um = pitch_um
+    x, y = spatial.x, spatial.y
+    lattice = frame.kind == "lattice"
+    whole = lattice or (resolution_um is None and bool(np.all(x == np.rint(x)) and np.all(y == np.rint(y))))
+    if resolution_um is not None and not resolution_um > 0:
+        raise InputError(f"resolution {resolution_um}", "expected a positive distance in µm")
+    step_um = frame.pitch_um if whole else resolution_um or DEFAULT_RESOLUTION_NM / 1000
     table = ExpressionTable(
         feature_ids=spatial.feature_ids,
         feature_names=spatial.feature_names,
         offsets=spatial.offsets,
-        x=spatial.x if not listed else np.zeros(spatial.x.size, np.int32),
-        y=spatial.y if not listed else np.zeros(spatial.x.size, np.int32),
+        x=x.astype(np.int32, copy=False) if lattice else np.zeros(spatial.rows, np.int32),
+        y=y.astype(np.int32, copy=False) if lattice else np.zeros(spatial.rows, np.int32),
         counts=spatial.molecules,
         chip=frame.name,
         omics=OMICS[spatial.layer],
         resolution_nm=None if step_um is None else max(1, round(step_um * 1000)),
-        origin=(0, 0) if listed else (int(frame.origin_x), int(frame.origin_y)),
+        origin=(frame.origin_x, frame.origin_y) if whole else (0, 0),
     )
-    if not listed:
+    if lattice:
         return table
-    per_unit = (pitch_um or 1.0) / float(table.resolution_nm or DEFAULT_RESOLUTION_NM) * 1000
-    x = np.rint(spatial.x * per_unit).astype(np.int64)
-    y = np.rint(spatial.y * per_unit).astype(np.int64)
-    return aggregate(table, table.features(), x, y, 1, source=frame.name or "chip")
+    per_step = 1.0 if whole or step_um is None else (frame.pitch_um or 1.0) / step_um
+    return aggregate(
+        table,
+        table.features(),
+        np.rint(x * per_step).astype(np.int64),
+        np.rint(y * per_step).astype(np.int64),
+        1,
+        source=frame.name or "chip",
+    )

@@ -104,18 +104,9 @@ def _write_root(file: h5py.File, table: ExpressionTable) -> None:
     attributes["geftool_ver"] = np.array(GEFTOOL_VERSION, "<u4")
     attributes["omics"] = np.array([table.omics.encode()], "S32")
     attributes["bin_type"] = np.array([b"Bin"], "S32")
-    occupied_nm2 = occupied_spots(table) * float(_resolution_nm(table) * table.bin_size) ** 2
+    occupied_nm2 = table.bins * float(_resolution_nm(table) * table.bin_size) ** 2
     attributes["gef_area"] = np.array([occupied_nm2], "<f4")
     attributes.create("sn", table.chip, dtype=h5py.string_dtype())
-
-
-def occupied_spots(table: ExpressionTable) -> int:
-    """How many bins of the table hold a molecule."""
-    if table.rows == 0:
-        return 0
-    packed = ((table.x.astype(np.int64) - int(table.x.min())) << 32) | (table.y.astype(np.int64) - int(table.y.min()))
-    packed.sort()
-    return 1 + int(np.count_nonzero(packed[1:] != packed[:-1]))
 
 
 def _write_expression(
