@@ -8,8 +8,8 @@ writes, are refused. The kernels work on a piece of such text: :func:`find_recor
 :func:`fill_coded_calls` does the same for barcodes written in hexadecimal digits in the read's name.
 
 Lines are found eight bytes at a time in 64-bit words (the "has a byte below n" test of Hacker's Delight, section 6-1);
-the turn from reads to cycles goes through tiles of 64 reads, in squares of 8 x 8 bytes (Hacker's Delight, section 7-3),
-so that each cycle's row is written 64 bytes at a time.
+the turn from reads to cycles goes through tiles of 128 reads, in squares of 8 x 8 bytes (section 7-3 of that book), so
+that each cycle's row is written 128 bytes at a time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CARRIAGE_RETURN = 4  # a line ends with CR LF
 NO_PLUS = 5  # the third line does not begin with "+"
 UNEQUAL = 6  # bases and qualities are not equally many
 
-TILE_READS = 64
-"""Reads that are turned at a time; 64 bytes are one cache line of a cycle's row."""
+TILE_READS = 128
+"""Reads that are turned at a time: two cache lines of a cycle's row, which lie far apart from the next cycle's."""
 
 VECTOR_BYTES = 32
 """Letters that are turned into calls at a time."""

@@ -33,8 +33,8 @@ from cartoseq.drivers.basecalls.fastqbytes import (
 from cartoseq.drivers.basecalls.growing import Follow, GrowingFile
 from cartoseq.streaming.errors import InputError
 
-CHUNK_BYTES = 1 << 18
-"""Text is handled in pieces of about this size, so that it stays in the cache from inflating to the base calls."""
+CHUNK_BYTES = 1 << 20
+"""Text is handled in pieces of about this size, which stay in the cache from inflating to the base calls."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _GzipError = cast("type[Exception]", isal_zlib.error)  # its type stub says that it is an instance

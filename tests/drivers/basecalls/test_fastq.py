@@ -153,27 +153,40 @@ def test_reads_of_differing_length_are_padded_to_the_longest_of_their_block(
         assert block.read_lengths == longest
 
 
-@pytest.mark.parametrize("skip", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("skip", [0, 10, 20, 30, 35])
 @pytest.mark.parametrize("notation", ["20T", "+T"])
-def test_skipping_blocks_equals_dropping_them(tmp_path: Path, skip: int, notation: str) -> None:
+def test_skipping_whole_blocks_equals_dropping_them(tmp_path: Path, skip: int, notation: str) -> None:
     records = random_records(np.random.default_rng(1), 35, 20)
     path = tmp_path / "reads.fq.gz"
     path.write_bytes(pack_gzip(fastq(records)))
     every = list(FastqSource([[path]], structures(notation), clusters_per_block=10))
-    source = FastqSource([[path]], structures(notation), clusters_per_block=10, skip_blocks=skip, chunk_bytes=77)
+    source = FastqSource([[path]], structures(notation), clusters_per_block=10, skip_reads=skip, chunk_bytes=77)
     rest = list(source)
     assert [(b.first_cluster, b.calls.tobytes()) for b in rest] == [
-        (b.first_cluster, b.calls.tobytes()) for b in every[skip:]
+        (b.first_cluster, b.calls.tobytes()) for b in every if b.first_cluster >= skip
     ]
     assert source.reads == 35
 
 
-def test_skipping_more_blocks_than_there_are_is_an_error(tmp_path: Path) -> None:
+def test_blocks_begin_behind_the_skipped_reads_of_pairs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    one, two = random_records(rng, 25, 4), random_records(rng, 25, 30)
+    paths = [tmp_path / "1.fq", tmp_path / "2.fq"]
+    for path, records in zip(paths, (one, two), strict=True):
+        path.write_bytes(fastq(records))
+    source = FastqSource(
+        [[path] for path in paths], structures("4C", "30T"), clusters_per_block=10, skip_reads=7, chunk_bytes=200
+    )
+    blocks = list(source)
+    assert [(block.first_cluster, block.clusters) for block in blocks] == [(7, 10), (17, 8)]
+    np.testing.assert_array_equal(joined(blocks), reference_calls([one[7:], two[7:]]))
+
+
+def test_skipping_more_reads_than_there_are_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "reads.fq"
     path.write_bytes(fastq(random_records(np.random.default_rng(1), 20, 5)))
-    assert list(FastqSource([[path]], structures("5T"), clusters_per_block=10, skip_blocks=2)) == []
-    source = FastqSource([[path]], structures("5T"), clusters_per_block=10, skip_blocks=3)
-    with pytest.raises(InputError, match="holds 20 reads, and 3 blocks of 10 were read of it before"):
+    source = FastqSource([[path]], structures("5T"), skip_reads=21)
+    with pytest.raises(InputError, match="holds 20 reads, and 21 were read of it before"):
         next(source)
 
 

@@ -139,7 +139,7 @@ def slow_call(base: str, quality: str) -> int:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.integers(0, 150),
+    st.integers(0, 300),
     st.integers(1, 75),
     st.integers(0, 5),
     st.integers(0, 9),
@@ -165,7 +165,7 @@ def test_calls_are_the_letters_cycle_by_cycle(
     np.testing.assert_array_equal(calls, expected)
 
 
-@pytest.mark.parametrize("bad", [0, 1, 63, 64, 100, 129])
+@pytest.mark.parametrize("bad", [0, 1, TILE_READS - 1, TILE_READS, 200, 299])
 @pytest.mark.parametrize(
     ("base", "quality", "length"),
     [
@@ -181,7 +181,7 @@ def test_calls_are_the_letters_cycle_by_cycle(
 def test_the_first_record_at_fault_is_named_and_those_before_are_filled(
     bad: int, base: str, quality: str, length: int
 ) -> None:
-    text, records, count = marked(_many(130))
+    text, records, count = marked(_many(300))
     position = 37
     text[records[fastqbytes.BASES, bad] + position] = ord(base)
     text[records[fastqbytes.QUALITIES, bad] + position] = ord(quality)
