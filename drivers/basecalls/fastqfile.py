@@ -40,6 +40,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GzipError = cast("type[Exception]", isal_zlib.error)  # its type stub says that it is an instance
 _GZIP_WINDOW = 31  # zlib's number for: a gzip header and trailer, with the checksum verified
 _COMPRESSION = 4  # base calls shrink about so much; only the size of a piece depends on it
+_INFLATED_BYTES = 1 << 16  # inflated at a time: what is lost before the place where damage shows
 _EXPLAINED_BYTES = 4096  # of a record at fault, to say what is wrong with it
 _FEWEST_RECORD_BYTES = 6  # "@", empty name, no bases: "@\n\n+\n\n"
 
@@ -284,7 +285,9 @@ class FastqFile:
                 piece, self._head = self._head, b""
             ended = not piece
             if self._gzip:
-                self._inflate(piece)
+                self._inflate(piece[:_INFLATED_BYTES])
+                for begin in range(_INFLATED_BYTES, len(piece), _INFLATED_BYTES):
+                    self._inflate(piece[begin : begin + _INFLATED_BYTES])
             elif piece:
                 self._append(piece)
         except InputError as failure:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cartoseq.drivers.basecalls import fastqbytes
 from cartoseq.drivers.basecalls.fastq import FastqSource, open_fastq
 from cartoseq.streaming.block import BaseCallBlock
 from cartoseq.streaming.errors import InputError
@@ -486,3 +487,13 @@ def test_real_fly_pairs_equal_an_independent_parse(real_data: Path) -> None:
     paths = [real_data / "reference_dm6" / f"sample1.tiny_R{read}.fastq.gz" for read in (1, 2)]
     blocks = list(open_fastq([[path] for path in paths], structures("+T", "+T"), clusters_per_block=20_000))
     np.testing.assert_array_equal(joined(blocks), parsed_by_dnaio(*paths))
+
+
+def test_no_kernel_is_compiled_a_second_time(tmp_path: Path) -> None:
+    for pack in PACKINGS:
+        path = tmp_path / pack.__name__
+        path.write_bytes(pack(fastq(random_records(np.random.default_rng(6), 30, 12))))
+        for notation in ("12T", "+T"):
+            list(FastqSource([[path], [path]], structures(notation, notation), clusters_per_block=8, skip_reads=3))
+    for name in ("find_records", "fill_calls", "pair_names", "names_begin_with"):
+        assert len(getattr(fastqbytes, name).signatures) == 1, name
