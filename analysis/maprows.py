@@ -31,7 +31,9 @@ def sum_equal(keys: NDArray[np.uint64], molecules: NDArray[np.uint32], reads: ND
         keys, molecules, reads = keys[order], molecules[order], reads[order]
     out = np.empty_like(keys), np.empty(keys.shape[0], np.uint32), np.empty(keys.shape[0], np.uint32)
     n = _sum_runs(keys, molecules, reads, *out)
-    return out[0][:n].copy(), out[1][:n].copy(), out[2][:n].copy()
+    if 2 * n >= keys.shape[0]:
+        return out[0][:n], out[1][:n], out[2][:n]
+    return out[0][:n].copy(), out[1][:n].copy(), out[2][:n].copy()  # lets most of the memory go
 
 
 @kernel

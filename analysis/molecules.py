@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import moleculetable as tables
+from cartoseq.analysis.arena import Arena
 from cartoseq.analysis.chip import ChipFrame, FrameKind
 
 SPOT_BITS = 30
@@ -103,8 +104,7 @@ class MoleculeSet:
 
     def _clear(self) -> None:
         self._table = np.zeros(SHARDS * 4, np.uint64)
-        self._memory: dict[int, NDArray[np.uint64]] = {}
-        self._planned: NDArray[np.uint64] | None = None
+        self._arena = Arena()
         self._histogram = np.zeros(tables.HISTOGRAM_BINS, np.uint64)
         self._fresh = np.zeros(0, np.uint8)
         self._reads = 0
@@ -124,8 +124,7 @@ class MoleculeSet:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the tables take."""
-        planned = 0 if self._planned is None else self._planned.nbytes
-        return self._table.nbytes + planned + sum(memory.nbytes for memory in self._memory.values())
+        return self._table.nbytes + self._arena.nbytes
 
     def copy_histogram(self) -> NDArray[np.uint64]:
         """Molecules by copies: ``[k]`` were read k times, k from 1; the last bin (4,095) holds all above. A copy."""
@@ -217,21 +216,22 @@ class MoleculeSet:
     # --------------------------------------------------------------------------------------------------------- memory
 
     def _presize(self, molecules: int, shards: NDArray[np.uint32]) -> None:
-        """Lay the tables of the expected shards into one piece of memory (huge pages, where there are) and touch it."""
+        """Make the tables of the expected shards, all alike, in one piece of memory."""
         share = molecules / len(shards)
         slots = share / _FILL_PLANNED + 4.0 * share**0.5
         buckets = max(_SMALLEST_BUCKETS, -(-int(slots) // self._bucket_slots))
-        self._planned, address = _aligned(len(shards) * buckets)
-        for number, shard in enumerate(shards):
-            self._place(int(shard), address + number * buckets * tables.BUCKET_BYTES, buckets)
+        self._arena.reserve(len(shards) * buckets)
+        for shard in shards:
+            self._place(int(shard), self._arena.take(buckets), buckets)
 
     def _grow(self, shard: int) -> None:
         """Move one shard into a table half as large again; the others stay as they are."""
-        buckets = int(self._table[4 * shard + 1])
+        address, buckets = int(self._table[4 * shard]), int(self._table[4 * shard + 1])
         slots = self._slots(shard)
         larger = max(_SMALLEST_BUCKETS, int(buckets * _GROWTH) + 1) if buckets else _SMALLEST_BUCKETS
-        self._memory[shard], address = _aligned(larger)
-        self._place(shard, address, larger)
+        if buckets:
+            self._arena.give(address, buckets)
+        self._place(shard, self._arena.take(larger), larger)
         tables.move_in(slots, np.uint64(shard), self._table)
 
     def _place(self, shard: int, address: int, buckets: int) -> None:
@@ -369,15 +369,8 @@ class MoleculeSet:
     def _reserve(self, shard: int, molecules: int) -> None:
         """Make an empty shard large enough at once."""
         if molecules >= int(self._table[4 * shard + 3]):
+            address, planned = int(self._table[4 * shard]), int(self._table[4 * shard + 1])
+            if planned:
+                self._arena.give(address, planned)
             buckets = max(_SMALLEST_BUCKETS, int(molecules / _FILL_PLANNED) // self._bucket_slots + 1)
-            self._memory[shard], address = _aligned(buckets)
-            self._place(shard, address, buckets)
-
-
-def _aligned(buckets: int) -> tuple[NDArray[np.uint64], int]:
-    """Zeroed memory for so many buckets, and the address in it where a cache line begins. Large pieces are touched."""
-    words = (buckets + 1) * (tables.BUCKET_BYTES // 8)
-    memory = np.empty(words, np.uint64)
-    memory.fill(0)
-    address = memory.ctypes.data
-    return memory, address + -address % tables.BUCKET_BYTES
+            self._place(shard, self._arena.take(buckets), buckets)
