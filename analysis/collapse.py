@@ -22,6 +22,8 @@ from cartoseq.streaming.kernel import inlined, kernel
 CollapseMethod = Literal["off", "saw", "greedy"]
 
 _LEAST_MIDS: dict[str, int] = {"saw": 5, "greedy": 2}
+# Above so many barcodes in a group, neighbours are looked up and not all pairs compared.
+_PAIRWISE = 64
 
 
 def collapse_mids(molecules: Molecules, method: CollapseMethod, mid_length: int) -> Molecules:
@@ -45,7 +47,7 @@ def collapse_mids(molecules: Molecules, method: CollapseMethod, mid_length: int)
     if method not in _LEAST_MIDS:
         raise ValueError(f"Unknown collapse of molecular barcodes: {method!r}.")
     copies = molecules.copies.astype(np.uint64)
-    _collapse(molecules.spots, molecules.features, molecules.mids, copies, _LEAST_MIDS[method])
+    _collapse(molecules.spots, molecules.features, molecules.mids, copies, _LEAST_MIDS[method], mid_length)
     kept: NDArray[np.intp] = np.flatnonzero(copies)
     return Molecules(
         molecules.spots[kept],
@@ -64,7 +66,7 @@ def _within_one(one: Any, other: Any) -> Any:
 
 
 @kernel
-def _collapse(spots: Any, features: Any, mids: Any, copies: Any, least_mids: Any) -> None:
+def _collapse(spots: Any, features: Any, mids: Any, copies: Any, least_mids: Any, mid_length: Any) -> None:
     """Move reads to the barcodes that stay (in place); those taken in are left with no copies.
 
     Args:
@@ -73,6 +75,7 @@ def _collapse(spots: Any, features: Any, mids: Any, copies: Any, least_mids: Any
         mids: uint64, shape (n,).
         copies: uint64, shape (n,); in and out.
         least_mids: Groups of fewer barcodes stay as they are.
+        mid_length: Bases of a barcode.
     """
     n = spots.shape[0]
     first = 0
@@ -82,7 +85,7 @@ def _collapse(spots: Any, features: Any, mids: Any, copies: Any, least_mids: Any
             end += 1
         size = end - first
         if size >= least_mids and _any_close(mids, first, end):
-            _collapse_group(mids[first:end], copies[first:end])
+            _collapse_group(mids[first:end], copies[first:end], mid_length)
         first = end
 
 
@@ -99,19 +102,38 @@ def _any_close(mids: Any, first: Any, end: Any) -> bool:
 
 
 @kernel
-def _collapse_group(mids: Any, copies: Any) -> None:
+def _collapse_group(mids: Any, copies: Any, mid_length: Any) -> None:
     """Collapse the barcodes of one spot and feature, in place."""
+    n = mids.shape[0]
     by_mid = np.argsort(mids, kind="mergesort")
     falling = np.uint64(0xFFFFFFFFFFFFFFFF) - copies[by_mid]
-    order = by_mid[np.argsort(falling, kind="mergesort")]
-    taken = np.zeros(order.shape[0], np.uint8)
-    for rank in range(order.shape[0]):
-        if taken[rank]:
-            continue
+    # Ranks in the order of taking, as places in by_mid.
+    order = np.argsort(falling, kind="mergesort")
+    taken = np.zeros(n, np.uint8)
+    if n <= _PAIRWISE:
+        for rank in range(n):
+            keeper = order[rank]
+            if taken[keeper]:
+                continue
+            for later in range(rank + 1, n):
+                candidate = order[later]
+                if not taken[candidate] and _within_one(mids[by_mid[keeper]], mids[by_mid[candidate]]):
+                    taken[candidate] = 1
+                    copies[by_mid[keeper]] += copies[by_mid[candidate]]
+                    copies[by_mid[candidate]] = np.uint64(0)
+        return
+    # Many barcodes: look up each possible neighbour. One that is there and not taken is a later one, since an earlier
+    # one would have taken this keeper in.
+    in_order = mids[by_mid]
+    for rank in range(n):
         keeper = order[rank]
-        for later in range(rank + 1, order.shape[0]):
-            candidate = order[later]
-            if not taken[later] and _within_one(mids[keeper], mids[candidate]):
-                taken[later] = 1
-                copies[keeper] += copies[candidate]
-                copies[candidate] = np.uint64(0)
+        if taken[keeper]:
+            continue
+        for position in range(mid_length):
+            for change in range(1, 4):
+                neighbour = in_order[keeper] ^ (np.uint64(change) << np.uint64(2 * position))
+                candidate = np.searchsorted(in_order, neighbour)
+                if candidate < n and in_order[candidate] == neighbour and not taken[candidate]:
+                    taken[candidate] = 1
+                    copies[by_mid[keeper]] += copies[by_mid[candidate]]
+                    copies[by_mid[candidate]] = np.uint64(0)

@@ -96,6 +96,15 @@ def test_collapse_loses_no_read_and_keeps_the_order(
     assert keys == sorted(keys)
 
 
+@pytest.mark.parametrize(("seed", "size", "length"), [(1, 65, 5), (2, 64, 5), (3, 900, 5), (4, 1_000, 8)])
+def test_a_crowded_group_is_collapsed_by_the_same_rule(seed: int, size: int, length: int) -> None:
+    random = np.random.default_rng(seed)
+    mids = random.choice(4**length, size, replace=False)
+    group = {unpacked(int(mid), length): int(random.integers(1, 9)) for mid in mids}
+    found = collapse_mids(molecules_of({(0, 0): group}), "greedy", length)
+    assert groups_of(found, length) == {(0, 0): plain_collapse(group, "greedy")}
+
+
 def test_saw_leaves_four_barcodes_alone_and_merges_among_five() -> None:
     four = {"AAAA": 9, "AAAC": 1, "AAAG": 1, "AAAT": 1}
     assert groups_of(collapse_mids(molecules_of({(0, 0): four}), "saw", 4), 4) == {(0, 0): four}
