@@ -33,7 +33,7 @@ from cartoseq.drivers.basecalls.fastqbytes import (
 from cartoseq.drivers.basecalls.growing import Follow, GrowingFile
 from cartoseq.streaming.errors import InputError
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 21
 """Text is handled in pieces of about this size, which stay in the cache from inflating to the base calls."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
