@@ -26,7 +26,10 @@ _LINGER_MS = 500
 
 
 class _Link:
-    """A DEALER socket that carries messages and drops junk."""
+    """A DEALER socket that carries messages and drops junk.
+
+    Its name is its own: two peers of one name would cut each other off at the ROUTER until heartbeats time out.
+    """
 
     def __init__(self, endpoint: str, name: bytes) -> None:
         check_endpoint(endpoint)
@@ -79,12 +82,17 @@ class BlockSource:
     def __init__(self, endpoint: str, source: int, run: int) -> None:
         self._endpoint = endpoint
         self._machine = SourceMachine(run, source, epoch=int.from_bytes(os.urandom(2), "little"))
-        self._link = _Link(endpoint, b"source-%d" % source)
+        self._link = _Link(endpoint, b"source-%d-" % source + os.urandom(8))
 
     @property
     def next_sequence(self) -> int:
         """Number that the next block gets: block k of a source always holds the same reads."""
         return self._machine.next_sequence
+
+    @property
+    def recorded_clusters(self) -> int:
+        """Clusters that the log held of this source when it was opened: a reader that starts again skips so many."""
+        return self._machine.recorded_clusters
 
     @property
     def acknowledged(self) -> int:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 from crc32c import crc32c
 
@@ -52,6 +53,17 @@ __all__ = ["SEGMENT_BYTES", "LogReader", "LogWriter"]
 SEGMENT_BYTES = 128 << 20
 
 
+class SourceState(NamedTuple):
+    """What the log holds of a source: the number that its next record must have, its end, and its clusters so far."""
+
+    next_sequence: int
+    ended: bool
+    clusters: int
+
+
+_NOTHING = SourceState(0, False, 0)
+
+
 class LogWriter:
     """The one writer of a run's log. Opening it recovers what a crash left.
 
@@ -63,6 +75,7 @@ class LogWriter:
         disk: The file layer.
 
     Raises:
+        InputError: the descriptor has no run number, or is not JSON.
         RunError: another process writes this log, or it belongs to another run.
         CorruptionError: durable data no longer reads as it was written.
         VersionError: written by a version that this program does not know.
@@ -80,6 +93,10 @@ class LogWriter:
         run = descriptor.get("run")
         if not isinstance(run, int) or not 0 <= run < 1 << 64:
             raise InputError("run descriptor", f"key run is {run!r}, expected a whole number below 2**64")
+        try:
+            json.dumps(descriptor)
+        except (TypeError, ValueError) as error:
+            raise InputError("run descriptor", f"it is not JSON ({error})") from error
         self.run = run
         self.descriptor = descriptor
         self._folder = folder
@@ -92,8 +109,8 @@ class LogWriter:
         self._durable_end = 0
         self._torn = False
         self._leftover: Path | None = None
-        self._sources: dict[int, tuple[int, bool]] = {}
-        self._durable_sources: dict[int, tuple[int, bool]] = {}
+        self._sources: dict[int, SourceState] = {}
+        self._durable_sources: dict[int, SourceState] = {}
         self._readers = OpenFiles(self._disk)
         try:
             self._disk.make_folder(folder)
@@ -121,11 +138,15 @@ class LogWriter:
 
     def next_sequence(self, source: int) -> int:
         """Sequence number that the next record of a source must have."""
-        return self._sources.get(source, (0, False))[0]
+        return self._sources.get(source, _NOTHING).next_sequence
 
     def ended(self, source: int) -> bool:
         """Whether the log holds the END of a source."""
-        return self._sources.get(source, (0, False))[1]
+        return self._sources.get(source, _NOTHING).ended
+
+    def clusters(self, source: int) -> int:
+        """Clusters that the blocks of a source hold, all together: where a reader that starts again goes on."""
+        return self._sources.get(source, _NOTHING).clusters
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -168,7 +189,8 @@ class LogWriter:
             raise disk_error(self._folder, error) from error
         self._pending.append((header, packed[HEADER_BYTES - 4 :], self._end))
         self._end += size
-        self._sources[header.source] = (header.sequence + 1, header.kind is RecordKind.END)
+        clusters = self.clusters(header.source) + (header.count if header.kind is RecordKind.DATA else 0)
+        self._sources[header.source] = SourceState(header.sequence + 1, header.kind is RecordKind.END, clusters)
         return self.next_index - 1
 
     def sync(self) -> None:
@@ -399,7 +421,7 @@ class LogWriter:
                     0,
                     f"source {source} goes on with record {span.first}, expected {self.next_sequence(source)}",
                 )
-            self._sources[source] = (span.last + 1, span.ended)
+            self._sources[source] = SourceState(span.last + 1, span.ended, self.clusters(source) + span.clusters)
         self._segments.append(segment)
         self._durable_sources = dict(self._sources)
 

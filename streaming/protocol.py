@@ -97,6 +97,21 @@ def abort(run: int, reason: str, *, source: int = 0, epoch: int = 0, corrupt: bo
     )
 
 
+def resume(header: RecordHeader, *, ended: bool, clusters: int) -> Message:
+    """Message that tells a source where to go on.
+
+    Args:
+        header: Its header: kind, source, the number wanted next, credit.
+        ended: Whether the log holds the source's END.
+        clusters: Clusters of the source's blocks in the log, all together.
+    """
+    text = json.dumps({"clusters": clusters}).encode()
+    flags = FLAG_ENDED if ended else 0
+    return Message(
+        replace(header, flags=flags, payload_bytes=len(text), payload_crc=crc32c(text), schema=SCHEMA_JSON), (text,)
+    )
+
+
 def raise_abort(message: Message) -> None:
     """Raise what an ABORT says.
 
@@ -124,16 +139,17 @@ class SourceMachine:
     Args:
         run: The run's number.
         source: This source's number.
-        epoch: Epoch before the first HELLO; any number, other than that of an earlier process by chance.
+        epoch: Epoch of the first HELLO: any number that an earlier process is unlikely to have had.
         hello_s: A HELLO is repeated after this many seconds without RESUME.
         silence_s: A new session is opened when records are under way and nothing was heard for so many seconds.
     """
 
-    def __init__(self, run: int, source: int, *, epoch: int = 0, hello_s: float = 0.25, silence_s: float = 2.0) -> None:
+    def __init__(self, run: int, source: int, *, epoch: int = 0, hello_s: float = 0.1, silence_s: float = 2.0) -> None:
         self.run = run
         self.source = source
         self.acked = 0
         self.next_sequence = 0
+        self.recorded_clusters = 0
         self.opened = False
         self.resumed = False
         self.ended = False
@@ -163,8 +179,9 @@ class SourceMachine:
         return self._deadline
 
     def hello(self, now: float) -> list[Message]:
-        """Open a session: at the start, after a reconnect, after silence."""
-        self._epoch = (self._epoch + 1) & 0xFFFF
+        """Open a session: at the start, when asked to, after silence. A HELLO that is repeated keeps its epoch."""
+        if self.resumed:
+            self._epoch = (self._epoch + 1) & 0xFFFF
         self.resumed = False
         self._deadline = now + self._hello_s
         return [Message(RecordHeader(RecordKind.HELLO, self.run, self.source, self.acked, epoch=self._epoch))]
@@ -206,8 +223,8 @@ class SourceMachine:
             case RecordKind.HELLO:
                 return self.hello(now)
             case RecordKind.RESUME if not self.resumed:
-                self._resume(header)
-            case RecordKind.ACK | RecordKind.NACK if self.resumed and self.acked <= header.sequence:
+                self._resume(header, message.payload)
+            case RecordKind.RESUME | RecordKind.ACK | RecordKind.NACK if self.resumed and self.acked <= header.sequence:
                 if header.sequence > self.next_sequence:
                     raise RunError(f"source {self.source}: the recorder acknowledged what was never sent.")
                 self._drop_below(header.sequence)
@@ -226,8 +243,9 @@ class SourceMachine:
             return []
         return self.hello(now)
 
-    def _resume(self, header: RecordHeader) -> None:
+    def _resume(self, header: RecordHeader, payload: tuple[Buffer, ...]) -> None:
         if not self.opened:
+            self.recorded_clusters = int(json.loads(b"".join(payload))["clusters"])
             self.acked = self.next_sequence = header.sequence
             self.ended = bool(header.flags & FLAG_ENDED)
             self.opened = True

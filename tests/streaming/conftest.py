@@ -78,7 +78,7 @@ class Handle:
 
     def sync(self) -> None:
         self.disk.call("sync")
-        if self.disk.lies:
+        if "sync" in self.disk.lies:
             return
         self.file.kept = bytes(self.file.seen)
         self.file.pending.clear()
@@ -90,7 +90,8 @@ class Handle:
 class MemoryDisk:
     """The injectable disk of the log, all in memory.
 
-    ``faults`` maps the number of a call to ``EIO``, ``ENOSPC`` or ``short``; ``chance`` makes any call fail at random.
+    ``faults`` maps the number of a call to ``EIO``, ``ENOSPC`` or ``short``; ``chance`` makes any call fail at random;
+    the calls named in ``lies`` (``sync``, ``sync_folder``) return without doing anything.
     """
 
     def __init__(self) -> None:
@@ -100,7 +101,7 @@ class MemoryDisk:
         self.faults: dict[int, str] = {}
         self.chance: Callable[[str], str] = lambda _: ""
         self.capacity = 1 << 40
-        self.lies = False
+        self.lies: frozenset[str] = frozenset()
 
     def call(self, name: str) -> str:
         fault = self.faults.get(len(self.calls), "") or self.chance(name)
@@ -148,7 +149,7 @@ class MemoryDisk:
 
     def sync_folder(self, folder: Path) -> None:
         self.call("sync_folder")
-        if not self.lies:
+        if "sync_folder" not in self.lies:
             self.kept_names = dict(self.files)
 
     def free_bytes(self, folder: Path) -> int:

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cartoseq.streaming.block import BLOCK_HEADER_BYTES, BaseCallBlock
@@ -22,6 +22,7 @@ def joined(block: BaseCallBlock) -> bytearray:
     return bytearray(b"".join(block.payload()))
 
 
+@settings(deadline=None)
 @given(
     library=st.integers(0, 65535),
     lane=st.integers(0, 65535),
@@ -87,6 +88,7 @@ def test_reserved_bytes_must_be_zero(at: int) -> None:
         BaseCallBlock.from_payload(payload)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
     try:

@@ -173,6 +173,28 @@ def test_killing_the_recorder_loses_and_repeats_nothing(folder: Path) -> None:
     assert received == list(range(blocks))
 
 
+def test_a_reader_that_was_replaced_ends_itself(folder: Path) -> None:
+    endpoint = f"ipc://{folder}/s"
+    with (
+        Recorder(folder / "log", endpoint),
+        BlockSource(endpoint, 1, RUN) as old,
+        BlockSource(endpoint, 1, RUN) as new,
+    ):
+        old.open(20)
+        old.send(numbered(0))
+        assert old.poll(20)
+        assert new.open(20) == 1
+        new.send(numbered(1))
+        new.send(numbered(2))
+        assert new.poll(20)
+        old.send(numbered(1))
+        with pytest.raises(RunError, match="another reader feeds the same source"):
+            old.poll(20)
+        new.finish({"reads": 300}, 20)
+    with LogReader(folder / "log") as log:
+        assert [header.sequence for _, header, _ in log] == [0, 1, 2, 3]
+
+
 def test_a_block_that_was_sent_cannot_be_overwritten(folder: Path) -> None:
     endpoint = f"ipc://{folder}/s"
     with Recorder(folder / "log", endpoint), BlockSource(endpoint, 1, RUN) as source:

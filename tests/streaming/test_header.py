@@ -6,7 +6,7 @@ import struct
 
 import pytest
 from crc32c import crc32c
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cartoseq.streaming.errors import VersionError
@@ -40,6 +40,7 @@ def test_golden_bytes() -> None:
     assert len(HEADER.pack()) == HEADER_BYTES
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         RecordHeader,

@@ -97,7 +97,7 @@ def test_golden_bytes_of_a_segment(tmp_path: Path) -> None:
         "first_index": 0,
         "records": 1,
         "crc_of_crcs": crc32c(record[60:64]),
-        "sources": {"1": {"first": 0, "last": 0, "ended": False}},
+        "sources": {"1": {"first": 0, "last": 0, "ended": False, "clusters": 3}},
         "offsets": [len(run + text)],
         "sizes": [67],
     }
@@ -223,6 +223,8 @@ def test_a_log_of_another_run_is_refused(tmp_path: Path) -> None:
         LogWriter(tmp_path, {"run": 78})
     with pytest.raises(InputError, match="key run"):
         LogWriter(tmp_path, {})
+    with pytest.raises(InputError, match="not JSON"):
+        LogWriter(tmp_path, {"run": RUN, "chip": b"bytes"})
 
 
 def test_a_folder_without_a_log_is_said_so(tmp_path: Path) -> None:
@@ -337,7 +339,7 @@ def test_a_disk_that_lies_about_syncing_is_found_out(memory_disk: Any) -> None:
     lost = 0
     for seed in range(20):
         disk = memory_disk()
-        disk.lies = True
+        disk.lies = frozenset({"sync"})
         log = LogWriter(FOLDER, DESCRIPTOR, disk=disk)
         put(log, 0, 5)
         log.sync()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cartoseq.streaming.errors import InputError
@@ -21,11 +21,13 @@ def structures(draw: st.DrawFn) -> ReadStructure:
     return ReadStructure(tuple(segments))
 
 
+@settings(deadline=None)
 @given(structures())
 def test_what_is_printed_is_read_back(structure: ReadStructure) -> None:
     assert ReadStructure.parse(str(structure)) == structure
 
 
+@settings(deadline=None)
 @given(structures(), st.integers(0, 20))
 def test_every_row_belongs_to_one_segment(structure: ReadStructure, rest: int) -> None:
     cycles = structure.fixed_length if structure.fixed_length is not None else structure.minimum_length + rest
@@ -74,6 +76,7 @@ def test_bad_notation_is_refused_with_its_place_and_a_remedy(notation: str, said
     assert "25C10M15S" in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789+CMTSBX ", max_size=12))
 def test_any_text_is_read_or_refused(notation: str) -> None:
     try:
