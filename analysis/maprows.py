@@ -25,15 +25,34 @@ def offsets_of(features: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
 
 
 def sum_equal(keys: NDArray[np.uint64], molecules: NDArray[np.uint32], reads: NDArray[np.uint32]) -> Sums:
-    """The different keys in rising order, and the sums of each."""
-    if not _is_sorted(keys):
+    """The different keys in rising order, and the sums of each. ``keys`` is used up."""
+    if _is_sorted(keys):
+        molecules, reads = molecules.copy(), reads.copy()
+    else:
         order = np.argsort(keys)
         keys, molecules, reads = keys[order], molecules[order], reads[order]
-    out = np.empty_like(keys), np.empty(keys.shape[0], np.uint32), np.empty(keys.shape[0], np.uint32)
-    n = _sum_runs(keys, molecules, reads, *out)
+    n = _sum_runs(keys, molecules, reads)
     if 2 * n >= keys.shape[0]:
-        return out[0][:n], out[1][:n], out[2][:n]
-    return out[0][:n].copy(), out[1][:n].copy(), out[2][:n].copy()  # lets most of the memory go
+        return keys[:n], molecules[:n], reads[:n]
+    return keys[:n].copy(), molecules[:n].copy(), reads[:n].copy()  # lets most of the memory go
+
+
+def sum_parts(parts: list[Sums]) -> Sums:
+    """The sums of several parts together. The list is emptied, so that the rows lie in memory twice and not more."""
+    if len(parts) == 1:
+        return parts.pop()
+    columns = tuple([part[column] for part in parts] for column in range(3))
+    parts.clear()
+    joined: list[NDArray[Any]] = []
+    for part_columns, dtype in zip(columns, (np.uint64, np.uint32, np.uint32), strict=True):
+        joined.append(np.concatenate([np.zeros(0, dtype), *part_columns]))
+        part_columns.clear()
+    order = np.argsort(joined[0])
+    for column in range(3):
+        joined[column] = joined[column][order]
+    keys, molecules, reads = joined
+    n = _sum_runs(keys, molecules, reads)
+    return keys[:n], molecules[:n], reads[:n]
 
 
 @kernel
@@ -62,15 +81,8 @@ def row_keys(
 
 
 @kernel
-def _sum_runs(
-    keys: NDArray[np.uint64],
-    molecules: NDArray[np.uint32],
-    reads: NDArray[np.uint32],
-    keys_out: NDArray[np.uint64],
-    molecules_out: NDArray[np.uint32],
-    reads_out: NDArray[np.uint32],
-) -> int:
-    """Sum the rows of each key, which lie together; sums stop at 2**32 - 1. Returns the number of keys."""
+def _sum_runs(keys: NDArray[np.uint64], molecules: NDArray[np.uint32], reads: NDArray[np.uint32]) -> int:
+    """Sum the rows of each key, which lie together, in place; sums stop at 2**32 - 1. Returns the number of keys."""
     most = np.uint64(0xFFFFFFFF)
     n = 0
     i = 0
@@ -82,9 +94,9 @@ def _sum_runs(
             some_molecules += np.uint64(molecules[i])
             some_reads += np.uint64(reads[i])
             i += 1
-        keys_out[n] = key
-        molecules_out[n] = min(some_molecules, most)
-        reads_out[n] = min(some_reads, most)
+        keys[n] = key
+        molecules[n] = min(some_molecules, most)
+        reads[n] = min(some_reads, most)
         n += 1
     return n
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.atomic import replace_atomically
 from cartoseq.analysis.chip import ChipFrame, FrameKind
-from cartoseq.analysis.maprows import PLACE_BITS, Sums, add_to_image, offsets_of, row_keys, sum_equal
+from cartoseq.analysis.maprows import PLACE_BITS, Sums, add_to_image, offsets_of, row_keys, sum_equal, sum_parts
 from cartoseq.analysis.molecules import Molecules
 from cartoseq.streaming.errors import DiskError, InputError
 
@@ -280,37 +280,27 @@ def build_map(
     if places is not None:
         ranks = np.empty(places.shape[0], np.uint32)
         ranks[places] = np.arange(places.shape[0], dtype=np.uint32)
-    sums = []
+    sums: list[Sums] = []
     for part in parts:
         keys = np.empty(len(part), np.uint64)
         row_keys(part.features.astype(np.uint64, copy=False), part.spots, ranks, keys)
         sums.append(sum_equal(keys, np.ones(len(part), np.uint32), part.copies))
-    keys, counts, reads = (_joined(columns, dtype) for columns, dtype in zip(_turned(sums), _DTYPES, strict=True))
-    if len(sums) > 1:
-        keys, counts, reads = sum_equal(keys, counts, reads)
-    features = keys >> np.uint64(PLACE_BITS)
+    keys, counts, reads = sum_parts(sums)
     ids = as_names(feature_ids)
-    if features.size and int(features[-1]) >= ids.shape[0]:
-        raise ValueError(f"A molecule has feature number {int(features[-1])}; there are {ids.shape[0]} features.")
-    place = (keys & np.uint64((1 << PLACE_BITS) - 1)).astype(np.int64)
+    if keys.size and int(keys[-1]) >> PLACE_BITS >= ids.shape[0]:
+        raise ValueError(
+            f"A molecule has feature number {int(keys[-1]) >> PLACE_BITS}; there are {ids.shape[0]} features."
+        )
+    starts = np.arange(ids.shape[0] + 1, dtype=np.uint64) << np.uint64(PLACE_BITS)
+    offsets = np.searchsorted(keys, starts).astype(np.int64)
+    place = (keys & np.uint64((1 << PLACE_BITS) - 1)).astype(np.uint32)
+    del keys
     if places is None:
-        x = (place & 0x7FFF).astype(np.int32) + np.int32(frame.origin_x)
-        y = (place >> 15).astype(np.int32) + np.int32(frame.origin_y)
+        x = (place & np.uint32(0x7FFF)).astype(np.int32) + np.int32(frame.origin_x)
+        y = (place >> np.uint32(15)).astype(np.int32) + np.int32(frame.origin_y)
     else:
         x, y = frame.coordinates(places[place].astype(np.uint32))
-    offsets = offsets_of(features, ids.shape[0])
     return SpatialMap(library, layer, ids, as_names(feature_names), offsets, x, y, counts, reads, frame)
-
-
-_DTYPES: tuple[Any, ...] = (np.uint64, np.uint32, np.uint32)
-
-
-def _turned(sums: Sequence[Sums]) -> tuple[list[NDArray[Any]], list[NDArray[Any]], list[NDArray[Any]]]:
-    return [one[0] for one in sums], [one[1] for one in sums], [one[2] for one in sums]
-
-
-def _joined(columns: Sequence[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    return columns[0] if len(columns) == 1 else np.concatenate([np.zeros(0, dtype), *columns])
 
 
 def _axis_bins(values: NDArray[Any], first: int, grid: BinGrid) -> NDArray[np.int64]:
