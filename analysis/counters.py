@@ -77,8 +77,3 @@ def check(counters: Mapping[str, int], library: str) -> None:
     for part, whole in (("corrected_n", "located_corrected"), ("assigned_intronic", "assigned")):
         if counters[part] > counters[whole]:
             raise RunError(f"library {library}: {part} is larger than {whole}: a fault of the program, report it.")
-
-
-def saturation(molecules: int, assigned: int) -> float:
-    """The share of assigned reads that were copies of a molecule already seen: 1 - molecules / assigned."""
-    return 1.0 - molecules / assigned if assigned else 0.0

@@ -7,13 +7,13 @@ without a traceback and ends with its exit code. Any other exception is a fault 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 
 class CartoseqError(Exception):
     """Something went wrong that the user can understand and act on."""
 
-    exit_code: ClassVar[int] = 1
+    #: What the command line ends with.
+    exit_code: int = 1
 
 
 class InputError(CartoseqError):

@@ -23,7 +23,6 @@ import zmq
 from cartoseq.streaming.disk import Disk
 from cartoseq.streaming.errors import CorruptionError, DiskError, VersionError
 from cartoseq.streaming.header import (
-    FLAG_ENDED,
     FLAG_RESET,
     HEADER_BYTES,
     KEPT,
@@ -34,7 +33,7 @@ from cartoseq.streaming.header import (
     crc_of,
 )
 from cartoseq.streaming.log import SEGMENT_BYTES, LogWriter
-from cartoseq.streaming.protocol import Message, abort, parse
+from cartoseq.streaming.protocol import Message, abort, parse, resume
 from cartoseq.streaming.sockets import bind, check_endpoint, open_socket, reuse_memory
 
 CREDIT_BYTES = 32 << 20
@@ -199,17 +198,17 @@ class RecorderMachine:
 
     def _answer(self, source: int, session: _Session) -> Message:
         assert session.answer is not None
-        return Message(
-            RecordHeader(
-                session.answer,
-                self.log.run,
-                source,
-                sequence=self.log.next_sequence(source),
-                count=0 if self.paused else self._credit_bytes,
-                epoch=session.epoch,
-                flags=FLAG_ENDED if session.answer is RecordKind.RESUME and self.log.ended(source) else 0,
-            )
+        header = RecordHeader(
+            session.answer,
+            self.log.run,
+            source,
+            sequence=self.log.next_sequence(source),
+            count=0 if self.paused else self._credit_bytes,
+            epoch=session.epoch,
         )
+        if session.answer is RecordKind.RESUME:
+            return resume(header, ended=self.log.ended(source), clusters=self.log.clusters(source))
+        return Message(header)
 
     def _fail(self, reason: str, now: float) -> None:
         """Hold the sources back for a while: what they send meanwhile is dropped, and asked for again."""

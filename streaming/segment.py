@@ -18,7 +18,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +38,19 @@ _REMEDY = "The medium changed data that was safely written: copy the log elsewhe
 
 @dataclass(slots=True)
 class SourceSpan:
-    """What a segment holds of one source: first and last sequence number, and whether its END is among them."""
+    """What a segment holds of one source.
+
+    Attributes:
+        first: Its first sequence number here.
+        last: Its last.
+        ended: Whether its END is here.
+        clusters: Clusters of its blocks here, all together.
+    """
 
     first: int
     last: int
     ended: bool
+    clusters: int
 
 
 @dataclass(slots=True)
@@ -87,12 +95,14 @@ class Segment:
         self.sizes.append(size)
         self.crc_of_crcs = crc32c(header_crc, self.crc_of_crcs)
         ended = header.kind is RecordKind.END
+        clusters = header.count if header.kind is RecordKind.DATA else 0
         span = self.spans.get(header.source)
         if span is None:
-            self.spans[header.source] = SourceSpan(header.sequence, header.sequence, ended)
+            self.spans[header.source] = SourceSpan(header.sequence, header.sequence, ended, clusters)
         else:
             span.last = header.sequence
             span.ended = ended
+            span.clusters += clusters
         self.end = offset + size
 
 
@@ -113,10 +123,7 @@ def footer_payload(segment: Segment) -> bytes:
             "first_index": segment.first_index,
             "records": len(segment.offsets),
             "crc_of_crcs": segment.crc_of_crcs,
-            "sources": {
-                str(source): {"first": span.first, "last": span.last, "ended": span.ended}
-                for source, span in sorted(segment.spans.items())
-            },
+            "sources": {str(source): asdict(span) for source, span in sorted(segment.spans.items())},
             "offsets": segment.offsets.tolist(),
             "sizes": segment.sizes.tolist(),
         },
@@ -210,10 +217,7 @@ def read_footer(file: DiskFile, segment: Segment) -> bool:
     content = json.loads(bytes(frame[HEADER_BYTES : -_TRAILER.size]))
     segment.offsets = array("Q", content["offsets"])
     segment.sizes = array("Q", content["sizes"])
-    segment.spans = {
-        int(source): SourceSpan(span["first"], span["last"], span["ended"])
-        for source, span in content["sources"].items()
-    }
+    segment.spans = {int(source): SourceSpan(**span) for source, span in content["sources"].items()}
     segment.crc_of_crcs = content["crc_of_crcs"]
     segment.end = size
     segment.committed = segment.next_index

@@ -49,8 +49,3 @@ def test_a_part_larger_than_its_whole_is_noticed(part, whole):
     values[part] = whole + 1
     with pytest.raises(RunError, match=part):
         counters.check(values, "rna")
-
-
-def test_saturation_is_the_share_of_copies():
-    assert counters.saturation(25, 100) == 0.75
-    assert counters.saturation(0, 0) == 0.0

@@ -1,0 +1,108 @@
+"""The fold's state on disk: state and log position in one file, replaced atomically.
+
+The file is HDF5 with sixteen bytes behind it: ``CSQSTATE``, CRC32C of all bytes before, and a version. A file that is
+damaged, of another version or of other settings is no error: the log is the product, and the fold starts from zero.
+Layout: docs/formats/state.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from pathlib import Path
+
+import crc32c
+import h5py
+import numpy as np
+
+from cartoseq.analysis.atomic import replace_atomically
+from cartoseq.analysis.fold import Fold, LibraryFold
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+_TRAILER = struct.Struct("<8sII")
+_MAGIC = b"CSQSTATE"
+_PIECE = 16 << 20
+
+
+def save_checkpoint(path: Path, fold: Fold) -> None:
+    """Write state and position, durable when this returns.
+
+    Raises:
+        OSError: the disk is full or refuses; the file that was there before is untouched.
+    """
+    with replace_atomically(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["position"] = fold.position
+            file.attrs["fingerprint"] = fold.fingerprint
+            file.attrs["ended"] = json.dumps(fold.ended, sort_keys=True)
+            for number, library in enumerate(fold.libraries):
+                _write_library(file.create_group(str(number)), library)
+        crc = _crc_of(temporary, temporary.stat().st_size)
+        with temporary.open("ab") as stream:
+            stream.write(_TRAILER.pack(_MAGIC, crc, VERSION))
+
+
+def restore_checkpoint(path: Path, fold: Fold) -> bool:
+    """Bring a fresh fold to the state kept in a file.
+
+    Returns:
+        Whether the state was taken up. If not, the fold is as fresh as before and the reason is logged.
+    """
+    if not path.is_file():
+        return False
+    reason = _unfit(path)
+    if reason is None:
+        with h5py.File(path, "r") as file:
+            if file.attrs["fingerprint"] != fold.fingerprint:
+                reason = "it belongs to other settings, another chip or another reference"
+            else:
+                fold.position = int(file.attrs["position"])
+                fold.ended = {int(k): int(v) for k, v in json.loads(file.attrs["ended"]).items()}
+                for number, library in enumerate(fold.libraries):
+                    _read_library(file[str(number)], library)
+                return True
+    log.warning("%s: %s: the log is folded again from its start", path, reason)
+    return False
+
+
+def _unfit(path: Path) -> str | None:
+    size = path.stat().st_size - _TRAILER.size
+    if size <= 0:
+        return "the state is cut short"
+    with path.open("rb") as stream:
+        stream.seek(size)
+        magic, crc, version = _TRAILER.unpack(stream.read(_TRAILER.size))
+    if magic != _MAGIC:
+        return "the state is cut short"
+    if version != VERSION:
+        return f"the state is of version {version}, this program writes {VERSION}"
+    if _crc_of(path, size) != crc:
+        return "the state is damaged (checksum)"
+    return None
+
+
+def _crc_of(path: Path, size: int) -> int:
+    crc = 0
+    with path.open("rb") as stream:
+        while size > 0:
+            piece = stream.read(min(_PIECE, size))
+            crc = crc32c.crc32c(piece, crc)
+            size -= len(piece)
+    return crc
+
+
+def _write_library(group: h5py.Group, library: LibraryFold) -> None:
+    group.attrs["counters"] = json.dumps(library.counters)
+    group["call_counts"] = library.call_counts
+    group["located"] = library.located
+    library.molecules.checkpoint(group.create_group("molecules"))
+
+
+def _read_library(group: h5py.Group, library: LibraryFold) -> None:
+    library.counters.update(json.loads(group.attrs["counters"]))
+    library.call_counts = np.asarray(group["call_counts"][...], np.uint64)
+    library.located = np.asarray(group["located"][...], np.uint32)
+    library.molecules.restore(group["molecules"])

@@ -1,0 +1,136 @@
+"""A run on disk: what lies where in its folder.
+
+::
+
+    RUN/ run.toml         what was asked for, frozen at the start
+         descriptor.json  the run's number, and the program that began it
+         journal.jsonl    what happened, append-only, one event a line
+         log/             the base calls, in checksummed segments
+         state/           the fold's state and log position, replaced atomically
+         maps.h5          the latest whole snapshot of the maps
+         qc.json          the counters of every read
+         exports/         pictures and files for other programs
+         report.html      the report, one file without a network
+         processes/       what each process said
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cartoseq.analysis.atomic import write_text_atomically
+from cartoseq.streaming.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """What was asked for, frozen at the start."""
+        return self.path / "run.toml"
+
+    @property
+    def journal(self) -> Path:
+        """What happened, one event a line."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def descriptor(self) -> Path:
+        """The run's number and the program that began it, as every segment of the log says them."""
+        return self.path / "descriptor.json"
+
+    @property
+    def log(self) -> Path:
+        """The base calls."""
+        return self.path / "log"
+
+    @property
+    def state(self) -> Path:
+        """The fold's state and log position."""
+        return self.path / "state" / "fold.h5"
+
+    @property
+    def maps(self) -> Path:
+        """The latest whole snapshot of the maps."""
+        return self.path / "maps.h5"
+
+    @property
+    def qc(self) -> Path:
+        """The counters of every read."""
+        return self.path / "qc.json"
+
+    @property
+    def exports(self) -> Path:
+        """Pictures and files for other programs."""
+        return self.path / "exports"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def processes(self) -> Path:
+        """What each process said."""
+        return self.path / "processes"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the maps of the whole run are written."""
+        return self.qc.is_file() and bool(json.loads(self.qc.read_text(encoding="utf-8"))["complete"])
+
+    def create(self, settings: str, descriptor: str) -> None:
+        """Lay the folder out.
+
+        Args:
+            settings: The frozen experiment, TOML.
+            descriptor: What every segment of the log says of the run, JSON.
+
+        Raises:
+            InputError: something lies there already.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(
+                self.path,
+                "something lies there already",
+                remedy="Name a folder that does not exist, or go on with this run with --resume.",
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.processes.mkdir()
+        write_text_atomically(self.descriptor, descriptor)
+        # Last, because a folder with these settings in it is a run.
+        write_text_atomically(self.settings, settings)
+
+    def note(self, event: str, **facts: object) -> None:
+        """Write one event into the journal, durable when this returns."""
+        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts})
+        with self.journal.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def existing_run(path: Path) -> RunFolder:
+    """The folder of a run that was started before.
+
+    Raises:
+        InputError: the folder is no run.
+    """
+    run = RunFolder(path)
+    if not run.settings.is_file():
+        raise InputError(
+            path, "this is no run: it holds no run.toml", remedy="Name the folder that `cartoseq map --out` wrote."
+        )
+    return run

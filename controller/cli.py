@@ -1,0 +1,251 @@
+"""The command ``cartoseq``.
+
+Each command imports what it needs when it runs, so that ``--help`` is quick. An error that the user can act on is one
+message on stderr and its exit code: 2 usage, 3 input or settings, 5 run failed, 7 disk, 9 version, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cartoseq import __version__
+from cartoseq.streaming.errors import CartoseqError, InputError
+
+if TYPE_CHECKING:
+    from cartoseq.analysis.runfolder import RunFolder
+
+_FORMATS = ("gef", "gem", "h5ad", "mtx", "png")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cartoseq")
+def cli() -> None:
+    """Spatial DNA and RNA sequencing: from base calls to the tissue's maps."""
+
+
+@cli.command("map")
+@click.argument("experiment", type=click.Path(path_type=Path))
+@click.option("--out", "folder", type=click.Path(path_type=Path), required=True, help="The run's folder, to be made.")
+@click.option("--resume", is_flag=True, help="Go on with the run that lies in the folder.")
+def map_command(experiment: Path, folder: Path, resume: bool) -> None:
+    """Map the reads of an EXPERIMENT file (TOML, docs/experiment.md).
+
+    \b
+    cartoseq map experiment.toml --out RUN
+    cartoseq map experiment.toml --out RUN --resume
+    """
+    run = _map(experiment, folder, resume=resume)
+    _say_what_lies_where(run)
+
+
+@cli.command()
+@click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to put it [default: runs/demo].")
+@click.option("--reads", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Read pairs.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Another tissue, chip and noise."
+)
+def demo(folder: Path | None, reads: int, seed: int) -> None:
+    """Simulate a chip with a tissue on it, sequence it, and map the reads.
+
+    \b
+    cartoseq demo
+    cartoseq demo --reads 200000 --out my-demo
+    """
+    from rich.console import Console
+
+    from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
+
+    folder = folder or _unused(Path("runs"), "demo")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(folder, "something lies there already", remedy="Name a folder that does not exist.")
+    console = Console(stderr=True)
+    console.print(f"Simulating a chip, a tissue and {reads:,} read pairs.", highlight=False)
+    experiment = simulate_experiment(folder / "simulated", ExperimentSettings(seed=seed, reads=reads))
+    run = _map(experiment, folder / "run", resume=False)
+    _say_what_lies_where(run)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--out", "target", type=click.Path(path_type=Path), required=True, help="The new folder, to be made.")
+def replay(folder: Path, target: Path) -> None:
+    """Fold the log of a RUN again, from its start: the same maps, byte for byte.
+
+    \b
+    cartoseq replay RUN --out RUN2
+    """
+    from rich.console import Console
+
+    from cartoseq.controller.mapping import replay as replay_run
+
+    console = Console(stderr=True)
+    run = replay_run(folder, target, lambda _topic, _payload: None, lambda line: console.print(line, highlight=False))
+    _say_what_lies_where(run)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    required=True,
+    type=click.Choice(_FORMATS),
+    help="May be given several times.",
+)
+@click.option("--library", help="Only this library.")
+@click.option("--bin", "bin_size", type=click.FloatRange(min=0, min_open=True), help="Bin size, in spots.")
+@click.option("--gene", help="png: the map of this gene.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to put the files [default: RUN/exports].")
+def export(
+    folder: Path,
+    formats: tuple[str, ...],
+    library: str | None,
+    bin_size: float | None,
+    gene: str | None,
+    out: Path | None,
+) -> None:
+    """Write the maps of a RUN as files that other programs open.
+
+    \b
+    cartoseq export RUN --format gef --format h5ad
+    cartoseq export RUN --format png --gene Pcp4 --bin 20
+    """
+    from cartoseq.analysis.exports.export import export_run
+
+    for path in export_run(folder, list(formats), library=library, bin_size=bin_size, gene=gene, out=out):
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write the report of a RUN: one HTML file that needs no network.
+
+    \b
+    cartoseq report RUN
+    """
+    from cartoseq.analysis.report import write_report
+
+    click.echo(write_report(folder))
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The whole of qc.json.")
+def qc(folder: Path, as_json: bool) -> None:
+    """Say what became of every read of a RUN.
+
+    \b
+    cartoseq qc RUN
+    cartoseq qc RUN --json
+    """
+    from cartoseq.analysis.runfolder import existing_run
+    from cartoseq.controller.progress import final_lines
+
+    run = existing_run(folder)
+    if not run.qc.is_file():
+        raise InputError(folder, "the run has counted nothing yet", remedy="Wait for its first snapshot.")
+    text = run.qc.read_text(encoding="utf-8")
+    if as_json:
+        click.echo(text, nl=False)
+        return
+    content = json.loads(text)
+    for line in final_lines(content):
+        click.echo(line)
+    for name, library in content["libraries"].items():
+        click.echo(f"\n{name}")
+        for counter, count in library["counters"].items():
+            click.echo(f"  {counter:<20}{count:>16,}")
+
+
+@cli.command()
+@click.argument("experiment", type=click.Path(path_type=Path))
+def check(experiment: Path) -> None:
+    """Check an EXPERIMENT file without running it.
+
+    \b
+    cartoseq check experiment.toml
+    """
+    from cartoseq.controller.config import load_experiment
+
+    found = load_experiment(experiment)
+    names = ", ".join(f"{library.name} ({library.layer})" for library in found.library)
+    click.echo(f"{experiment}: sound. Libraries: {names}.")
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of the experiment file, for editors."""
+    from cartoseq.controller.config import experiment_schema
+
+    click.echo(json.dumps(experiment_schema(), indent=2))
+
+
+def _map(experiment: Path, folder: Path, *, resume: bool) -> RunFolder:
+    from rich.console import Console
+
+    from cartoseq.controller.mapping import map_experiment
+    from cartoseq.controller.progress import shown
+
+    console = Console(stderr=True)
+    with shown(console) as show:
+        return map_experiment(
+            experiment, folder, resume=resume, show=show, say=lambda line: console.print(line, highlight=False)
+        )
+
+
+def _say_what_lies_where(run: RunFolder) -> None:
+    from cartoseq.controller.progress import final_lines
+
+    for line in final_lines(json.loads(run.qc.read_text(encoding="utf-8"))):
+        click.echo(line)
+    pictures = sorted(run.exports.glob("*.png"))
+    click.echo("")
+    click.echo(f"maps     {run.maps}    (python: cartoseq.open_run({str(run.path)!r}))")
+    for picture in pictures:
+        click.echo(f"picture  {picture}    (any image viewer)")
+    click.echo(f"report   {run.report}    (any browser, no network needed)")
+    click.echo(f"more     cartoseq export {run.path} --format gef --format h5ad    (Stereopy, scanpy)")
+
+
+def _unused(folder: Path, stem: str) -> Path:
+    candidate, number = folder / stem, 1
+    while candidate.exists():
+        number += 1
+        candidate = folder / f"{stem}-{number}"
+    return candidate
+
+
+def main() -> None:
+    """Run the command line: errors for people as one message, never a traceback for what they can mend."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.Abort:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CartoseqError as error:
+        click.echo(f"cartoseq: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left (head, less): that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""The supervisor: starts a run's processes, watches them, restarts a dead one, and ends them in order.
+
+A process that dies without a reason that the user can act on (killed, crashed) is started again and resumes from what
+is durable: a reader from the recorder's word, the recorder from its log, the binner from its state. A process that
+ends with such a reason (a damaged file, a full disk) ends the run: the others are stopped cleanly, everything that was
+acknowledged is kept, and the message is the run's.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cartoseq.analysis.runfolder import RunFolder
+from cartoseq.controller.child import MESSAGE_CODES, Child
+from cartoseq.controller.workers import endpoint
+from cartoseq.streaming.liveview import LiveViewer
+
+#: A process that dies this often without anything moving forward in between ends the run.
+RESTARTS_WITHOUT_PROGRESS = 8
+_POLL_S = 0.05
+
+
+class Outcome(enum.Enum):
+    """How the processes ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the processes ended, and for a failure the message and the exit code."""
+
+    outcome: Outcome
+    message: str = ""
+    exit_code: int = 0
+
+
+@dataclass
+class LiveState:
+    """What the processes last said.
+
+    Attributes:
+        status: The binner's counters and position (``analysis.binner.live_status``).
+        images: Its pictures, by library.
+        readers: Each reader's ``bytes_done``, ``bytes_total`` and ``reads``, by the library's number.
+        restarts: How often a process was started again.
+    """
+
+    status: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+    readers: dict[int, dict[str, int]] = field(default_factory=dict)
+    restarts: int = 0
+
+    @property
+    def reads(self) -> int:
+        """Reads folded so far, all libraries together."""
+        return sum(library["reads_total"] for library in self.status.get("libraries", {}).values())
+
+    @property
+    def fraction(self) -> float:
+        """The share of the input that is folded, 0 to 1: what is read of it, less what still waits in the log."""
+        total = sum(reader["bytes_total"] for reader in self.readers.values())
+        read = sum(reader["reads"] for reader in self.readers.values())
+        if not total or not read:
+            return 0.0
+        return sum(reader["bytes_done"] for reader in self.readers.values()) / total * min(1.0, self.reads / read)
+
+
+@contextmanager
+def _socket_folder() -> Iterator[Path]:
+    # The path of a Unix socket may have about 100 characters: a run folder may lie too deep for that.
+    folder = Path(tempfile.mkdtemp(prefix="cartoseq-", dir=os.environ.get("XDG_RUNTIME_DIR")))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Supervisor:
+    """The processes of one run.
+
+    Args:
+        run: The run's folder.
+        libraries: The libraries' names; each gets a reader.
+        sockets: The private folder of the run's sockets.
+    """
+
+    def __init__(self, run: RunFolder, libraries: Sequence[str], sockets: Path) -> None:
+        self._run = run
+        self._sockets = sockets
+        self.live = LiveState()
+        self.recorder = self._child("recorder")
+        self.binner = self._child("binner")
+        self.readers = [
+            self._child("reader", str(number), name=f"reader-{name}") for number, name in enumerate(libraries)
+        ]
+        self._progress = -1
+
+    def _child(self, role: str, *more: str, name: str | None = None) -> Child:
+        name = name or role
+        return Child(name, [role, str(self._run.path), str(self._sockets), *more], self._run.processes / f"{name}.log")
+
+    @property
+    def children(self) -> list[Child]:
+        """Every process, in the order in which they are started."""
+        return [self.recorder, self.binner, *self.readers]
+
+    def watch(self, stopped: Callable[[], bool], show: Callable[[LiveState], None]) -> Ending:
+        """Start the processes and see them through.
+
+        Args:
+            stopped: Whether the user wants to stop.
+            show: Is given the live state, some times a second.
+
+        Returns:
+            How it ended. No process is left running.
+        """
+        viewers: dict[Any, LiveViewer] = {"binner": LiveViewer(endpoint(self._sockets, "binner"))}
+        viewers |= {
+            number: LiveViewer(endpoint(self._sockets, f"reader-{number}")) for number in range(len(self.readers))
+        }
+        try:
+            for child in self.children:
+                self._start(child)
+            while True:
+                if stopped():
+                    self._run.note("stopping", reason="asked for")
+                    return Ending(Outcome.STOPPED)
+                self._look(viewers)
+                show(self.live)
+                if (ending := self._check()) is not None:
+                    return ending
+                time.sleep(_POLL_S)
+        finally:
+            # Readers first, so that what they hold is acknowledged; the recorder last, so that the binner can fetch.
+            for child in [*self.readers, self.binner, self.recorder]:
+                child.stop()
+            self._look(viewers)
+            show(self.live)
+            for viewer in viewers.values():
+                viewer.close()
+
+    def _start(self, child: Child) -> None:
+        self._run.note("process started", process=child.name, pid=child.start())
+
+    def _check(self) -> Ending | None:
+        for child in self.children:
+            code = child.exit_code
+            if code is None or child.done:
+                continue
+            if code == 0 and child is not self.recorder:
+                child.done = True
+                self._run.note("process ended", process=child.name)
+                continue
+            words = child.last_words()
+            self._run.note("process died", process=child.name, exit_code=code, said=words)
+            if code in MESSAGE_CODES:
+                return Ending(Outcome.FAILED, words, code)
+            if child.restarts >= RESTARTS_WITHOUT_PROGRESS:
+                return Ending(Outcome.FAILED, self._gave_up(child, code, words), 5)
+            child.restarts += 1
+            self.live.restarts += 1
+            self._start(child)
+        return Ending(Outcome.FINISHED) if self.binner.done else None
+
+    def _gave_up(self, child: Child, code: int, words: str) -> str:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        return (
+            f"{self._run.path}: the {child.name} {how} {child.restarts + 1} times without getting on. "
+            f"It last said: {words or 'nothing'}. See {child.output}; everything acknowledged is safe in the log."
+        )
+
+    def _look(self, viewers: dict[Any, LiveViewer]) -> None:
+        for name, viewer in viewers.items():
+            for topic, payload in viewer.latest(timeout_s=0.0).items():
+                if topic == "status":
+                    self.live.status = json.loads(payload)
+                elif topic.startswith("located/"):
+                    self.live.images[topic.removeprefix("located/")] = payload
+                elif topic == "progress":
+                    self.live.readers[name] = json.loads(payload)
+        progress = self.live.status.get("position", 0) + sum(reader["reads"] for reader in self.live.readers.values())
+        if progress > self._progress:
+            self._progress = progress
+            for child in self.children:
+                child.restarts = 0
+
+
+def supervise(
+    run: RunFolder, libraries: Sequence[str], stopped: Callable[[], bool], show: Callable[[LiveState], None]
+) -> Ending:
+    """Run the processes of a run to their end.
+
+    Args:
+        run: The run's folder, with its frozen settings in it.
+        libraries: The libraries' names.
+        stopped: Whether the user wants to stop.
+        show: Is given the live state, some times a second.
+    """
+    with _socket_folder() as sockets:
+        return Supervisor(run, libraries, sockets).watch(stopped, show)

@@ -1,0 +1,131 @@
+"""Live equals batch: kills, replays, other orders and pauses give the same files, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import command, results
+
+FORMATS = ("--format", "gef", "--format", "gem", "--format", "h5ad", "--format", "mtx")
+KILLS = 50
+
+
+def _copy(experiment: Path, folder: Path) -> Path:
+    shutil.copytree(experiment.parent, folder, ignore=shutil.ignore_patterns("truth"))
+    return folder / experiment.name
+
+
+@pytest.fixture(scope="module")
+def undisturbed(simulated, cartoseq, tmp_path_factory):
+    """A run that nothing happened to, with its exports."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    experiment = _copy(simulated, folder / "experiment")
+    with experiment.open("a") as stream:
+        stream.write("\n[run]\nblock_clusters = 500\ncheckpoint_s = 0.3\nsegment_mib = 1\n")
+    run = folder / "RUN"
+    cartoseq("map", experiment, "--out", run)
+    cartoseq("export", run, *FORMATS)
+    return experiment, run
+
+
+def _pids(run: Path) -> dict[str, int]:
+    """The newest process of each name that the journal tells of."""
+    if not (run / "journal.jsonl").exists():
+        return {}
+    pids = {}
+    for line in (run / "journal.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "process started":
+            pids[event["process"]] = event["pid"]
+    return pids
+
+
+@pytest.mark.timeout(400)
+def test_fifty_kills_leave_no_trace(undisturbed, cartoseq, tmp_path):
+    source, expected = undisturbed
+    experiment = _copy(source, tmp_path / "experiment")
+    text = experiment.read_text().replace('name = "rna"', 'name = "rna"\nfollow_until = "sequencing.done"', 1)
+    experiment.write_text(text)
+    whole = {path.name: path.read_bytes() for path in source.parent.glob("*.fq.gz")}
+    for name in whole:
+        (experiment.parent / name).write_bytes(b"")
+    run = tmp_path / "RUN"
+    chance = random.Random(11)
+    grown = dict.fromkeys(whole, 0)
+
+    def grow(share: float) -> None:
+        for name, content in whole.items():
+            end = len(content) if share >= 1 else int(share * len(content))
+            with (experiment.parent / name).open("ab") as stream:
+                stream.write(content[grown[name] : end])
+            grown[name] = end
+
+    grow(0.05)
+    process = subprocess.Popen(
+        command("map", experiment, "--out", run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    killed: dict[str, int] = {}
+    while sum(killed.values()) < KILLS:
+        time.sleep(chance.uniform(0.1, 1.0))
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        pids = _pids(run)
+        if not pids:
+            continue
+        name = chance.choice(sorted(pids))
+        try:
+            os.kill(pids[name], signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        killed[name] = killed.get(name, 0) + 1
+        grow(0.05 + 0.9 * sum(killed.values()) / KILLS)
+    grow(1.0)
+    (experiment.parent / "sequencing.done").touch()
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert set(killed) == {"recorder", "binner", "reader-rna"}
+    cartoseq("export", run, *FORMATS)
+    assert _comparable(run) == _comparable(expected)
+
+
+def _comparable(run: Path) -> dict[str, str]:
+    # The report shows the configuration, and with it the folder and the marker of the growing files.
+    return {name: digest for name, digest in results(run).items() if name != "report.html"}
+
+
+def test_a_replay_gives_the_same_files(undisturbed, cartoseq, tmp_path):
+    _, expected = undisturbed
+    cartoseq("replay", expected, "--out", tmp_path / "RUN2")
+    cartoseq("export", tmp_path / "RUN2", *FORMATS)
+    assert results(tmp_path / "RUN2") == results(expected)
+
+
+@pytest.mark.timeout(300)
+def test_a_run_stopped_and_resumed_gives_the_same_files(undisturbed, cartoseq, tmp_path):
+    experiment, expected = undisturbed
+    run = tmp_path / "RUN"
+    for attempt in range(12):
+        arguments = ["map", experiment, "--out", run, *(["--resume"] if attempt else [])]
+        process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        deadline_s = time.monotonic() + 60
+        while process.poll() is None and len(_pids(run)) < 3 and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        time.sleep(0.4 + 0.3 * attempt)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=90)
+        if process.returncode == 0:
+            break
+        assert process.returncode == 130, said
+        assert "--resume" in said
+    else:
+        cartoseq("map", experiment, "--out", run, "--resume")
+    cartoseq("export", run, *FORMATS)
+    assert results(run) == results(expected)
