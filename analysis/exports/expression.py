@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.streaming.errors import InputError
+from cartoseq.streaming.kernel import kernel
 
 if TYPE_CHECKING:
     from cartoseq.analysis.maps import SpatialMap
@@ -159,9 +160,7 @@ class ExpressionTable:
             counts=self.counts[rows],
             exon_counts=exons,
         )
-        if bin_size == self.bin_size:
-            return part
-        return aggregate(part, part.features(), part.x.astype(np.int64), part.y.astype(np.int64), bin_size)
+        return part if bin_size == self.bin_size else _binned(part, bin_size)
 
 
 def aggregate(
@@ -199,6 +198,119 @@ def aggregate(
         y=corner_y.astype(np.int32),
         counts=_sums(like.counts[order], starts, source),
         exon_counts=None if like.exon_counts is None else _sums(like.exon_counts[order], starts, source),
+        bin_size=bin_size,
+    )
+
+
+@kernel
+def bin_rows(
+    offsets: Int64,
+    x: Int32,
+    y: Int32,
+    counts: UInt32,
+    exons: UInt32,
+    bin_size: int,
+    first_column: int,
+    columns: int,
+    out_offsets: Int64,
+    out_x: Int32,
+    out_y: Int32,
+    out_counts: UInt32,
+    out_exons: UInt32,
+) -> bool:
+    """Add up the rows of each feature that share a square bin. Rows come and go by feature, y, x.
+
+    Args:
+        offsets: First row of each feature, shape (features + 1,).
+        x: Coordinates, shape (rows,).
+        y: Coordinates, shape (rows,).
+        counts: At least 1, shape (rows,).
+        exons: Shape (rows,).
+        bin_size: Side of a bin.
+        first_column: The leftmost bin: least x divided by the side, rounded down.
+        columns: Bins from the leftmost to the rightmost.
+        out_offsets: Out: as ``offsets``.
+        out_x: Out: left edge of each bin, shape (rows,); as many as ``out_offsets`` says are filled.
+        out_y: Out: upper edge of each bin, shape (rows,).
+        out_counts: Out: sums, shape (rows,).
+        out_exons: Out: sums, shape (rows,).
+
+    Returns:
+        Whether every sum fits into 32 bits.
+    """
+    sums = np.zeros(columns, np.uint64)
+    exon_sums = np.zeros(columns, np.uint64)
+    touched = np.empty(columns, np.int64)
+    written = 0
+    out_offsets[0] = 0
+    for feature in range(offsets.shape[0] - 1):
+        i = offsets[feature]
+        end = offsets[feature + 1]
+        while i < end:
+            # The rows of one line of bins follow each other; a sum per column is enough.
+            top = np.int64(y[i]) // bin_size * bin_size
+            found = 0
+            while i < end and np.int64(y[i]) < top + bin_size:
+                column = np.int64(x[i]) // bin_size - first_column
+                if sums[column] == 0:
+                    touched[found] = column
+                    found += 1
+                sums[column] += np.uint64(counts[i])
+                exon_sums[column] += np.uint64(exons[i])
+                i += 1
+            if found > 1:
+                touched[:found].sort()
+            for k in range(found):
+                column = touched[k]
+                if sums[column] > np.uint64(0xFFFFFFFF):
+                    return False
+                out_x[written] = (column + first_column) * bin_size
+                out_y[written] = top
+                out_counts[written] = sums[column]
+                out_exons[written] = exon_sums[column]
+                sums[column] = 0
+                exon_sums[column] = 0
+                written += 1
+        out_offsets[feature + 1] = written
+    return True
+
+
+def _binned(table: ExpressionTable, bin_size: int) -> ExpressionTable:
+    """The table at a larger bin; its rows are in order, so nothing is sorted."""
+    if table.rows == 0:
+        return replace(table, bin_size=bin_size)
+    first, last = int(table.x.min()) // bin_size, int(table.x.max()) // bin_size
+    if max(abs(first), abs(int(table.y.min()) // bin_size)) * bin_size >= _COORDINATE_LIMIT:
+        raise InputError("expression table", "the corner of a bin does not fit into 32 bits")
+    exons = table.counts if table.exon_counts is None else table.exon_counts
+    offsets = np.empty_like(table.offsets)
+    x, y = np.empty(table.rows, np.int32), np.empty(table.rows, np.int32)
+    counts, exon_sums = np.empty(table.rows, np.uint32), np.empty(table.rows, np.uint32)
+    fits = bin_rows(
+        np.ascontiguousarray(table.offsets),
+        np.ascontiguousarray(table.x),
+        np.ascontiguousarray(table.y),
+        np.ascontiguousarray(table.counts),
+        np.ascontiguousarray(exons),
+        bin_size,
+        first,
+        last - first + 1,
+        offsets,
+        x,
+        y,
+        counts,
+        exon_sums,
+    )
+    if not fits:
+        raise InputError("expression table", "the molecules of one bin do not fit into 32 bits")
+    rows = int(offsets[-1])
+    return replace(
+        table,
+        offsets=offsets,
+        x=x[:rows].copy(),
+        y=y[:rows].copy(),
+        counts=counts[:rows].copy(),
+        exon_counts=None if table.exon_counts is None else exon_sums[:rows].copy(),
         bin_size=bin_size,
     )
 

@@ -65,8 +65,8 @@ def write_gef(
         _write_root(file, table)
         for bin_size in bins:
             _write_expression(file, table, ids, names, bin_size, filters)
-        for bin_size in bins:
-            _write_whole(file, table, bin_size, filters)
+        occupied = {bin_size: _write_whole(file, table, bin_size, filters) for bin_size in bins}
+        _write_area(file, table, occupied.get(table.bin_size))
         _write_statistics(file, table, names, filters)
 
 
@@ -104,9 +104,13 @@ def _write_root(file: h5py.File, table: ExpressionTable) -> None:
     attributes["geftool_ver"] = np.array(GEFTOOL_VERSION, "<u4")
     attributes["omics"] = np.array([table.omics.encode()], "S32")
     attributes["bin_type"] = np.array([b"Bin"], "S32")
-    occupied_nm2 = table.bins * float(_resolution_nm(table) * table.bin_size) ** 2
-    attributes["gef_area"] = np.array([occupied_nm2], "<f4")
     attributes.create("sn", table.chip, dtype=h5py.string_dtype())
+
+
+def _write_area(file: h5py.File, table: ExpressionTable, occupied: int | None) -> None:
+    """The area of the bins of the table that hold a molecule, in nm²."""
+    bins = table.bins if occupied is None else occupied
+    file.attrs["gef_area"] = np.array([bins * float(_resolution_nm(table) * table.bin_size) ** 2], "<f4")
 
 
 def _write_expression(
@@ -163,8 +167,8 @@ def _write_expression(
     group.create_dataset("gene", data=genes, **_row_storage(seen.size, filters))
 
 
-def _write_whole(file: h5py.File, table: ExpressionTable, bin_size: int, filters: dict[str, Any]) -> None:
-    """The picture of one bin: molecules and genes of each, band by band of columns."""
+def _write_whole(file: h5py.File, table: ExpressionTable, bin_size: int, filters: dict[str, Any]) -> int:
+    """The picture of one bin: molecules and genes of each, band by band of columns. Returns how many hold any."""
     expression = file[f"geneExp/bin{bin_size}/expression"]
     left, top, right, bottom = (int(expression.attrs[key][0]) for key in ("minX", "minY", "maxX", "maxY"))
     columns, rows = (right - left) // bin_size + 1, (bottom - top) // bin_size + 1
@@ -204,6 +208,7 @@ def _write_whole(file: h5py.File, table: ExpressionTable, bin_size: int, filters
     whole.attrs["maxGene"] = np.array([most_genes], "<u4")
     whole.attrs["number"] = np.array([occupied], "<u8")
     whole.attrs["resolution"] = np.array([_resolution_nm(table)], "<u4")
+    return occupied
 
 
 @dataclass(frozen=True)

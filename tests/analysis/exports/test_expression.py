@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cartoseq.analysis.exports.expression import ExpressionTable, aggregate
 from cartoseq.streaming.errors import InputError
@@ -31,6 +35,30 @@ def test_a_larger_bin_is_the_sum_of_its_spots(make_table, bin_size, rows_per_blo
     assert sum(block.feature_ids.size for block in blocks) == table.feature_ids.size
     keys = list(zip(binned.features(), binned.y, binned.x, strict=True))
     assert keys == sorted(keys)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 400),
+    bin_size=st.integers(1, 90),
+    origin=st.tuples(st.integers(-200, 200), st.integers(-200, 200)),
+    exons=st.booleans(),
+)
+def test_binning_rows_in_order_is_the_same_as_sorting_them(make_table, seed, rows, bin_size, origin, exons):
+    table = make_table(rows, seed=seed, side=70, origin=origin, exons=exons)
+    x, y = table.x.astype(np.int64), table.y.astype(np.int64)
+    sorted_rows = aggregate(table, table.features(), x, y, bin_size)
+    binned = table.rebinned(bin_size)
+    for name in ("offsets", "x", "y", "counts", "exon_counts"):
+        np.testing.assert_array_equal(getattr(binned, name), getattr(sorted_rows, name), err_msg=name)
+
+
+def test_a_bin_whose_sum_does_not_fit_is_refused(make_table):
+    table = make_table(rows=9, features=2, side=5)
+    huge = replace(table, counts=np.full(table.rows, 2**31, np.uint32))
+    with pytest.raises(InputError, match="32 bits"):
+        huge.rebinned(50)
 
 
 def test_bins_left_of_zero_are_floored(make_table):
