@@ -159,7 +159,8 @@ class Run:
             f"{qc['saturation']:.1%}" if "saturation" in qc else "–",
         )
         numbers = "".join(f'<td style="text-align:right">{cell}</td>' for cell in cells)
-        return f'<tr><td style="text-align:left">{html.escape(name)} ({spatial.layer})</td>{numbers}</tr>'
+        label = name if name == spatial.layer else f"{name} ({spatial.layer})"
+        return f'<tr><td style="text-align:left">{html.escape(label)}</td>{numbers}</tr>'
 
 
 def open_run(folder: str | Path) -> Run:

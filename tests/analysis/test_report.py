@@ -123,6 +123,11 @@ def test_a_run_without_a_read_has_a_report(make_run, tmp_path):
     assert re.findall(r"\bnan\b", re.sub(r"base64,[^\"]+", "", text).lower()) == []
 
 
+def test_a_chip_with_real_valued_coordinates_has_a_report(make_run, tmp_path):
+    folder = make_run(tmp_path / "run", listed=True, pitch_um=None, libraries=("rna",))
+    assert "<b>3,000</b>" in write_report(folder).read_text()
+
+
 def test_an_unfinished_run_is_marked(make_run, tmp_path):
     folder = make_run(tmp_path / "run", libraries=("rna",))
     qc = json.loads((folder / "qc.json").read_text())
