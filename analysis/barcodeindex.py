@@ -29,8 +29,7 @@ SPOT_BITS = 30
 SHARED_BY_SPOTS = (1 << SPOT_BITS) - 1
 
 # Entries a bucket should hold on average: fewer cost offsets, more cost comparisons.
-_MEAN_ENTRIES_A = 5.0
-_MEAN_ENTRIES_B = 8.0
+_MEAN_ENTRIES = 5.0
 
 Entry = TypeVar("Entry", bound=np.generic)
 # A uint64 scalar within a kernel: numba's range() hands them out, which no type checker knows.
@@ -162,8 +161,8 @@ def choose_layout(barcodes: int, barcode_length: int) -> IndexLayout:
     """Choose bucket bits for a few entries per bucket, and the entry layout that takes fewer bytes."""
     key_bits = 2 * barcode_length
     half = 2 * (barcode_length // 2)
-    a = min(_even_bits(barcodes, _MEAN_ENTRIES_A), half)
-    b = min(_even_bits(barcodes, _MEAN_ENTRIES_B), key_bits - a)
+    a = min(_even_bits(barcodes, _MEAN_ENTRIES), half)
+    b = min(_even_bits(barcodes, _MEAN_ENTRIES), key_bits - a)
     narrow_a = max(a, key_bits - (64 - SPOT_BITS))
     narrow_b = max(b, key_bits - 32)
     narrow_bytes = 12 * barcodes + 4 * (2**narrow_a + 2**narrow_b)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import polars as pl
-from isal import igzip
+from isal import igzip, igzip_lib
 from numpy.typing import NDArray
 
 from cartoseq.streaming.errors import InputError
@@ -203,7 +203,7 @@ def open_records(path: Path, *, barcode_length: int | None, one_based: bool) -> 
             low, high = int(records[name].min()) - base, int(records[name].max()) - base
             if low < 0 or high > MAX_COORDINATE:
                 bad = low if low < 0 else high
-                remedy = "Check one_based." if low < 0 else "Is this a .bin mask?"
+                remedy = "Check one_based." if low < 0 else "Give a .bin mask, or the table under its own suffix."
                 raise InputError(path, f"{name} = {bad + base} is no coordinate", place=place, remedy=remedy)
             least[axis], greatest[axis] = min(least[axis], low), max(greatest[axis], high)
         first += records.size
@@ -297,7 +297,7 @@ def _line_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
         while True:
             try:
                 block = file.read(_TEXT_BYTES)
-            except (EOFError, OSError, zlib.error) as error:
+            except (EOFError, OSError, zlib.error, _GzipError) as error:
                 problem = f"the gzip data cannot be read to its end: {error}"
                 raise InputError(path, problem, place=f"after line {line - 1}", remedy=_MAKE_ANEW) from error
             if not block:
@@ -314,6 +314,7 @@ def _line_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
 
 # The library has no types of its own.
 _gunzip: Any = igzip.open
+_GzipError: Any = igzip_lib.error
 
 
 def text_layout(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis.barcodeindex import SHARED_BY_SPOTS, SPOT_BITS, BarcodeIndex
 from cartoseq.analysis.barcodestore import open_index
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.streaming.kernel import kernel
+from cartoseq.streaming.kernel import inlined, kernel
 
 __all__ = [
     "AMBIGUOUS",
@@ -67,7 +67,7 @@ _NOWHERE = np.uint64(0xFFFFFFFFFFFFFFFF)
 # One bit for each base: the low bit of its two.
 _BASES = np.uint64(0x5555555555555555)
 # Reads looked up together: small enough for their lines of table A to stay in the second-level cache.
-_BATCH = np.uint64(2048)
+_BATCH = np.uint64(512)
 # How many reads ahead a line is asked for; twice that for the bucket's bounds, which must be there first.
 _AHEAD = np.uint64(16)
 
@@ -143,7 +143,9 @@ def _locate(
     # A table of narrow entries holds the spot in the entry's low bits, one of wide entries in an array of its own.
     shift = _ZERO if a_spots.size > 0 else np.uint64(SPOT_BITS)
     pending = np.empty(_BATCH, np.uint64)
+    waiting = np.empty(_BATCH, np.uint64)
     resolved = np.empty(_BATCH, np.uint64)
+    crowded = np.empty(_BATCH, np.uint64)
     work = _ZERO
     first = _ZERO
     reads = np.uint64(cids.size)
@@ -153,17 +155,35 @@ def _locate(
             cids, n_counts, first, end, a_offsets, a_entries, a_spots, a_bits, shift, pending, spots_out, verdicts_out
         )
         work += compared
-        if correct:
-            work += _correct(
-                cids, n_counts, n_positions, pending, failed, a_offsets, a_entries, a_spots, b_offsets, b_entries,
-                key_bits, a_bits, b_bits, shift, resolved, spots_out, verdicts_out,
-            )  # fmt: skip
-        else:
+        if not correct:
             for k in range(failed):
                 read = pending[k]
                 verdicts_out[read] = UNMATCHED if n_counts[read] == np.uint8(0) else BARCODE_N
+        elif failed > _ZERO:
+            waits, crowds, compared = _correct(
+                cids, n_counts, n_positions, failed, a_offsets, a_entries, a_spots, b_offsets, b_entries, key_bits,
+                a_bits, b_bits, shift, pending, waiting, resolved, crowded, spots_out, verdicts_out,
+            )  # fmt: skip
+            work += compared
+            if crowds > _ZERO:
+                waits, compared = _correct_crowded(
+                    cids, n_counts, n_positions, crowded, crowds, a_offsets, a_entries, a_spots, b_offsets, b_entries,
+                    key_bits, a_bits, b_bits, shift, waiting, resolved, waits, spots_out, verdicts_out,
+                )  # fmt: skip
+                work += compared
+            work += _resolve(
+                n_counts, waiting, resolved, waits, a_offsets, a_entries, a_spots, a_bits, shift, spots_out,
+                verdicts_out,
+            )  # fmt: skip
         first = end
     return work
+
+
+@inlined
+def _prefetch_bucket(offsets: NDArray[np.uint32], entries: NDArray[Any], bucket: U64) -> None:
+    """Ask for the first and the last line of a bucket: a small one lies in one line or two."""
+    prefetch(entries, np.uint64(offsets[bucket]))
+    prefetch(entries, np.uint64(offsets[bucket + _ONE]) - _ONE)
 
 
 @kernel
@@ -189,10 +209,10 @@ def _look_up_exact(
     for ahead in range(first, min(first + _TWO * _AHEAD, end)):
         prefetch(a_offsets, cids[ahead] & bucket_mask)
     for ahead in range(first, min(first + _AHEAD, end)):
-        prefetch(a_entries, np.uint64(a_offsets[cids[ahead] & bucket_mask]))
+        _prefetch_bucket(a_offsets, a_entries, cids[ahead] & bucket_mask)
     for read in range(first, end):
         prefetch(a_offsets, cids[min(read + _TWO * _AHEAD, last)] & bucket_mask)
-        prefetch(a_entries, np.uint64(a_offsets[cids[min(read + _AHEAD, last)] & bucket_mask]))
+        _prefetch_bucket(a_offsets, a_entries, cids[min(read + _AHEAD, last)] & bucket_mask)
         cid = cids[read]
         bucket = cid & bucket_mask
         start = np.uint64(a_offsets[bucket])
@@ -221,7 +241,6 @@ def _correct(
     cids: NDArray[np.uint64],
     n_counts: NDArray[np.uint8],
     n_positions: NDArray[np.uint8],
-    pending: NDArray[np.uint64],
     failed: U64,
     a_offsets: NDArray[np.uint32],
     a_entries: NDArray[np.uint64],
@@ -232,84 +251,160 @@ def _correct(
     a_bits: U64,
     b_bits: U64,
     shift: U64,
+    pending: NDArray[np.uint64],
+    waiting: NDArray[np.uint64],
     resolved: NDArray[np.uint64],
+    crowded: NDArray[np.uint64],
     spots_out: NDArray[np.uint32],
     verdicts_out: NDArray[np.uint8],
-) -> U64:
-    """Place the listed reads by one substitution, or by a base for their no-call, where only one spot fits."""
-    if failed == _ZERO:
-        return _ZERO
+) -> tuple[U64, U64, U64]:
+    """Place the pending reads by one substitution, or by a base for their no-call, where only one spot fits.
+
+    Reads with a large bucket are left to the next kernel, in ``crowded``; those with a hit in table B, whose spot
+    still has to be looked up, are listed in ``waiting``, with the barcode that was hit in ``resolved``.
+    """
     a_mask = (_ONE << a_bits) - _ONE
     low_bits = key_bits - b_bits
     low_mask = (_ONE << low_bits) - _ONE
-    rest_bits = key_bits - a_bits
     last = failed - _ONE
     work = _ZERO
-    waiting = _ZERO
+    waits = _ZERO
+    crowds = _ZERO
     for ahead in range(min(_TWO * _AHEAD, failed)):
         prefetch(b_offsets, cids[pending[ahead]] >> low_bits)
     for ahead in range(min(_AHEAD, failed)):
-        prefetch(b_entries, np.uint64(b_offsets[cids[pending[ahead]] >> low_bits]))
+        _prefetch_bucket(b_offsets, b_entries, cids[pending[ahead]] >> low_bits)
     for k in range(failed):
         prefetch(b_offsets, cids[pending[min(k + _TWO * _AHEAD, last)]] >> low_bits)
-        prefetch(b_entries, np.uint64(b_offsets[cids[pending[min(k + _AHEAD, last)]] >> low_bits]))
+        _prefetch_bucket(b_offsets, b_entries, cids[pending[min(k + _AHEAD, last)]] >> low_bits)
         read = pending[k]
         cid = cids[read]
+        a_start = np.uint64(a_offsets[cid & a_mask])
+        a_stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
+        b_start = np.uint64(b_offsets[cid >> low_bits])
+        b_stop = np.uint64(b_offsets[(cid >> low_bits) + _ONE])
+        if a_stop - a_start > _SMALL_CORRECTION or b_stop - b_start > _SMALL_CORRECTION:
+            crowded[crowds] = read
+            crowds += _ONE
+            continue
+        work += a_stop - a_start + b_stop - b_start
         has_n = n_counts[read] != np.uint8(0)
-        # The bases that may differ: any, or the one that was not called.
+        # The bases that may differ: any, or the one that was not called. In table B only the low bases may differ
+        # that table A's bucket fixed: so each candidate is counted once.
+        allowed = _ONE << (_TWO * np.uint64(n_positions[read])) if has_n else _BASES
+        a_hits, a_at = _scan(a_entries, a_start, a_stop, cid >> a_bits, shift, allowed >> a_bits, True)
+        b_hits, b_at = _scan(b_entries, b_start, b_stop, cid & low_mask, _ZERO, allowed & a_mask, False)
+        if a_hits + b_hits != _ONE:
+            verdicts_out[read] = _without_spot(a_hits + b_hits, has_n)
+        elif a_hits == _ONE:
+            spot = a_spots[a_at] if shift == _ZERO else np.uint32(a_entries[a_at] & _SPOT_MASK)
+            _accept(read, spot, has_n, spots_out, verdicts_out)
+        else:
+            waiting[waits] = read
+            resolved[waits] = cid & ~low_mask | np.uint64(b_entries[b_at])
+            waits += _ONE
+    return waits, crowds, work
+
+
+@kernel
+def _correct_crowded(
+    cids: NDArray[np.uint64],
+    n_counts: NDArray[np.uint8],
+    n_positions: NDArray[np.uint8],
+    crowded: NDArray[np.uint64],
+    crowds: U64,
+    a_offsets: NDArray[np.uint32],
+    a_entries: NDArray[np.uint64],
+    a_spots: NDArray[np.uint32],
+    b_offsets: NDArray[np.uint32],
+    b_entries: NDArray[Any],
+    key_bits: U64,
+    a_bits: U64,
+    b_bits: U64,
+    shift: U64,
+    waiting: NDArray[np.uint64],
+    resolved: NDArray[np.uint64],
+    waits: U64,
+    spots_out: NDArray[np.uint32],
+    verdicts_out: NDArray[np.uint8],
+) -> tuple[U64, U64]:
+    """The same for the reads of large buckets: every substitution is looked for by bisection."""
+    a_mask = (_ONE << a_bits) - _ONE
+    low_bits = key_bits - b_bits
+    low_mask = (_ONE << low_bits) - _ONE
+    work = _ZERO
+    for k in range(crowds):
+        read = crowded[k]
+        cid = cids[read]
+        has_n = n_counts[read] != np.uint8(0)
         allowed = _ONE << (_TWO * np.uint64(n_positions[read])) if has_n else _BASES
         start = np.uint64(a_offsets[cid & a_mask])
         stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
-        if stop - start <= _SMALL_CORRECTION:
-            hits, at = _scan(a_entries, start, stop, cid >> a_bits, shift, allowed >> a_bits, True)
-            work += stop - start
-        else:
-            hits, at, compared = _try_variants(
-                a_entries, start, stop, cid >> a_bits, shift, allowed >> a_bits, rest_bits, has_n
-            )
-            work += compared
-        # In table B only the low bases may differ that table A's bucket fixed: each candidate is counted once.
+        a_hits, a_at, compared = _try_variants(
+            a_entries, start, stop, cid >> a_bits, shift, allowed >> a_bits, key_bits - a_bits, has_n
+        )
+        work += compared
         start = np.uint64(b_offsets[cid >> low_bits])
         stop = np.uint64(b_offsets[(cid >> low_bits) + _ONE])
-        if stop - start <= _SMALL_CORRECTION:
-            b_hits, b_at = _scan(b_entries, start, stop, cid & low_mask, _ZERO, allowed & a_mask, False)
-            work += stop - start
-        else:
-            b_hits, b_at, compared = _try_variants(
-                b_entries, start, stop, cid & low_mask, _ZERO, allowed & a_mask, a_bits, False
-            )
-            work += compared
-        if hits + b_hits != _ONE:
-            if has_n:
-                verdicts_out[read] = BARCODE_N
-            else:
-                verdicts_out[read] = UNMATCHED if hits + b_hits == _ZERO else AMBIGUOUS
-        elif hits == _ONE:
-            spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
+        b_hits, b_at, compared = _try_variants(
+            b_entries, start, stop, cid & low_mask, _ZERO, allowed & a_mask, a_bits, False
+        )
+        work += compared
+        if a_hits + b_hits != _ONE:
+            verdicts_out[read] = _without_spot(a_hits + b_hits, has_n)
+        elif a_hits == _ONE:
+            spot = a_spots[a_at] if shift == _ZERO else np.uint32(a_entries[a_at] & _SPOT_MASK)
             _accept(read, spot, has_n, spots_out, verdicts_out)
         else:
-            resolved[waiting] = cid & ~low_mask | np.uint64(b_entries[b_at])
-            pending[waiting] = read
-            waiting += _ONE
-    # A hit in table B is a whole barcode; its spot stands in table A.
-    for ahead in range(waiting):
+            waiting[waits] = read
+            resolved[waits] = cid & ~low_mask | np.uint64(b_entries[b_at])
+            waits += _ONE
+    return waits, work
+
+
+@kernel
+def _resolve(
+    n_counts: NDArray[np.uint8],
+    waiting: NDArray[np.uint64],
+    resolved: NDArray[np.uint64],
+    waits: U64,
+    a_offsets: NDArray[np.uint32],
+    a_entries: NDArray[np.uint64],
+    a_spots: NDArray[np.uint32],
+    a_bits: U64,
+    shift: U64,
+    spots_out: NDArray[np.uint32],
+    verdicts_out: NDArray[np.uint8],
+) -> U64:
+    """Look up in table A the spots of the barcodes that were hit in table B."""
+    a_mask = (_ONE << a_bits) - _ONE
+    work = _ZERO
+    for ahead in range(waits):
         prefetch(a_offsets, resolved[ahead] & a_mask)
-    for ahead in range(min(_AHEAD, waiting)):
-        prefetch(a_entries, np.uint64(a_offsets[resolved[ahead] & a_mask]))
-    for k in range(waiting):
-        prefetch(a_entries, np.uint64(a_offsets[resolved[min(k + _AHEAD, waiting - _ONE)] & a_mask]))
+    for ahead in range(min(_AHEAD, waits)):
+        _prefetch_bucket(a_offsets, a_entries, resolved[ahead] & a_mask)
+    for k in range(waits):
+        _prefetch_bucket(a_offsets, a_entries, resolved[min(k + _AHEAD, waits - _ONE)] & a_mask)
         cid = resolved[k]
         start = np.uint64(a_offsets[cid & a_mask])
         stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
         at, compared = _find(a_entries, start, stop, cid >> a_bits, shift)
         work += compared
         spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
-        read = pending[k]
+        read = waiting[k]
         _accept(read, spot, n_counts[read] != np.uint8(0), spots_out, verdicts_out)
     return work
 
 
-@kernel
+@inlined
+def _without_spot(hits: U64, has_n: bool) -> int:
+    """The verdict where no barcode fits, or several do."""
+    if has_n:
+        return BARCODE_N
+    return UNMATCHED if hits == _ZERO else AMBIGUOUS
+
+
+@inlined
 def _accept(read: U64, spot: Any, has_n: bool, spots_out: NDArray[np.uint32], verdicts_out: NDArray[np.uint8]) -> None:
     """One barcode fits: it is the read's, unless several spots of the chip carry it."""
     if spot != _SHARED:
@@ -319,11 +414,11 @@ def _accept(read: U64, spot: Any, has_n: bool, spots_out: NDArray[np.uint32], ve
         verdicts_out[read] = BARCODE_N if has_n else AMBIGUOUS
 
 
-@kernel
+@inlined
 def _find(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -> tuple[U64, U64]:
     """Where a sorted bucket holds ``rest``, or ``_NOWHERE``; and the entries compared."""
     at = start
-    work = _ZERO
+    work = _ONE
     while stop - at > _SMALL_EXACT:
         middle = at + ((stop - at) >> _ONE)
         work += _ONE
@@ -334,24 +429,29 @@ def _find(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -
     while at < stop and np.uint64(entries[at]) >> shift < rest:
         at += _ONE
         work += _ONE
-    if at < stop and np.uint64(entries[at]) >> shift == rest:
-        return at, work + _ONE
-    return _NOWHERE, work + _ONE
+    return (at if at < stop and np.uint64(entries[at]) >> shift == rest else _NOWHERE), work
 
 
-@kernel
+@inlined
 def _scan(
     entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64, allowed: U64, or_equal: bool
 ) -> tuple[U64, U64]:
-    """Count a small bucket's entries within one allowed substitution of ``rest``; and where the last one is."""
+    """Count a small bucket's entries within one allowed substitution of ``rest``, up to two; and where the last is."""
     hits = _ZERO
     found: U64 = _ZERO
-    for at in range(start, stop):
+    forbidden = ~allowed
+    at = start
+    while at < stop:
         difference = np.uint64(entries[at]) >> shift ^ rest
         bases = (difference | difference >> _ONE) & _BASES
-        fits = (bases & (bases - _ONE)) | (bases & ~allowed) == _ZERO and (or_equal or bases != _ZERO)
-        hits += np.uint64(fits)
-        found = at if fits else found
+        if (bases & (bases - _ONE)) | (bases & forbidden) == _ZERO and (or_equal or bases != _ZERO):
+            found = at
+            hits += _ONE
+            # Two are as many as need be known. Leaving here also keeps the compiler from unrolling the loop: its
+            # length cannot be foreseen, and every further branch on it would cost more than the comparisons.
+            if hits == _TWO:
+                break
+        at += _ONE
     return hits, found
 
 
