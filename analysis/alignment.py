@@ -22,13 +22,15 @@ GAP_EXTEND = 1
 JUNCTION = 1
 BAND = 8
 MAX_BLOCKS = 4
+INTRON_BLOCK_SHIFT = 11
 NEAR_JUNCTION = 12
 """A clip this near to an intron may be its doing."""
 SAME_PLACE = 16
 """Two alignments that begin or end within so many bases of each other are one place."""
+LONGEST_INTRON = 1 << 20
+"""Exons of one read are not farther apart."""
 MAX_CANDIDATES = 64
 MAX_TRIED = 12
-NO_CANDIDATE = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 UNMAPPED, UNIQUE, MULTIPLE = 0, 1, 2
 
@@ -52,26 +54,30 @@ def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
 
 @kernel
 def compare(
-    read: NDArray[np.uint64],
-    no_calls: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    row_at: int,
     length: int,
     text: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
     unknown_blocks: NDArray[np.uint8],
     diagonal: int,
     marks: NDArray[np.uint64],
+    marks_at: int,
 ) -> int:
     """Mark the mismatches of a read laid on the text.
 
     Args:
-        read: Packed read, oriented along the text.
-        no_calls: Its no-calls: mismatches.
+        reads: Packed reads, flat.
+        lost: Their no-calls: mismatches.
+        row_at: First word of the read, oriented along the text.
         length: Its bases.
         text: Packed text.
         unknown: One bit per unknown base of the text: mismatches.
         unknown_blocks: 1 for each 1,024 bases of text that hold one.
         diagonal: Where the read's first base lies. Outside the text everything mismatches.
         marks: Out: 01 per mismatch, one word per 32 bases.
+        marks_at: First word to write.
 
     Returns:
         How many mismatches there are.
@@ -80,9 +86,9 @@ def compare(
     rest = length & 31
     if diagonal < 0 or diagonal + length + 64 > text.size * 32:
         for w in range(words):
-            marks[w] = _ONES
+            marks[marks_at + w] = _ONES
         if rest:
-            marks[words - 1] &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
+            marks[marks_at + words - 1] &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
         return length
     at = np.uint64(diagonal)
     uncertain = (
@@ -91,8 +97,8 @@ def compare(
     total = np.uint64(0)
     for w in range(words):
         here = at + np.uint64(32 * w)
-        x = read[w] ^ _window(text, here)
-        x = ((x | (x >> np.uint64(1))) & _ONES) | no_calls[w]
+        x = reads[row_at + w] ^ _window(text, here)
+        x = ((x | (x >> np.uint64(1))) & _ONES) | lost[row_at + w]
         if uncertain:
             for i in range(32):
                 place = here + np.uint64(i)
@@ -100,35 +106,47 @@ def compare(
                     x |= np.uint64(1) << np.uint64(2 * i)
         if w == words - 1 and rest:
             x &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
-        marks[w] = x
+        marks[marks_at + w] = x
         total += count_bits(x)
     return int(total)
 
 
 @kernel
-def _next_mark(marks: NDArray[np.uint64], at: int, end: int) -> int:
+def _next_mark(marks: NDArray[np.uint64], marks_at: int, at: int, end: int) -> int:
     """Return the first mismatch in [at, end), or `end`."""
     result = end
     if at < end:
         w = at >> 5
-        x = marks[w] & (np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(2 * (at & 31)))
+        x = marks[marks_at + w] & (np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(2 * (at & 31)))
         last = (end - 1) >> 5
         while x == np.uint64(0) and w < last:
             w += 1
-            x = marks[w]
+            x = marks[marks_at + w]
         if x:
             result = min(end, w * 32 + int(lowest_bit(x) >> np.uint64(1)))
     return result
 
 
 @kernel
-def best_stretch(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, int, int, int]:
+def best_stretch(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> tuple[int, int, int, int]:
     """Return score, start, end and mismatches of the best stretch within [begin, end); the leftmost of equals."""
     best, best_from, best_to, best_mismatches = 0, begin, begin, 0
     score, start, mismatches = 0, begin, 0
     at = begin
-    while at < end:
-        mark = _next_mark(marks, at, end)
+    if begin >= end:
+        return best, best_from, best_to, best_mismatches
+    word = begin >> 5
+    last = (end - 1) >> 5
+    x = marks[marks_at + word] & (np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(2 * (begin & 31)))
+    # What is left cannot make up for what was lost: no better stretch follows.
+    while score + (end - at) > best:
+        while x == np.uint64(0) and word < last:
+            word += 1
+            x = marks[marks_at + word]
+        mark = end
+        if x:
+            mark = min(end, word * 32 + int(lowest_bit(x) >> np.uint64(1)))
+            x &= x - np.uint64(1)
         score += mark - at
         if score > best:
             best, best_from, best_to, best_mismatches = score, start, mark, mismatches
@@ -141,12 +159,12 @@ def best_stretch(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, 
 
 
 @kernel
-def best_ending(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, int, int]:
+def best_ending(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> tuple[int, int, int]:
     """Return score, start and mismatches of the best stretch that begins at or after `begin` and ends at `end`."""
     score, start, mismatches = 0, begin, 0
     at = begin
     while at < end:
-        mark = _next_mark(marks, at, end)
+        mark = _next_mark(marks, marks_at, at, end)
         score += mark - at
         if mark == end:
             break
@@ -159,13 +177,13 @@ def best_ending(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, i
 
 
 @kernel
-def best_beginning(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int, int, int]:
+def best_beginning(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> tuple[int, int, int]:
     """Return score, end and mismatches of the best stretch that begins at `begin` and ends at or before `end`."""
     best, best_to, best_mismatches = 0, begin, 0
     score, mismatches = 0, 0
     at = begin
-    while at < end:
-        mark = _next_mark(marks, at, end)
+    while score + (end - at) > best:
+        mark = _next_mark(marks, marks_at, at, end)
         score += mark - at
         if score > best:
             best, best_to, best_mismatches = score, mark, mismatches
@@ -176,9 +194,9 @@ def best_beginning(marks: NDArray[np.uint64], begin: int, end: int) -> tuple[int
 
 
 @kernel
-def _copy(source: NDArray[np.uint64], target: NDArray[np.uint64]) -> None:
-    for i in range(source.size):
-        target[i] = source[i]
+def _copy(words: NDArray[np.uint64], source: int, target: int, size: int) -> None:
+    for i in range(size):
+        words[target + i] = words[source + i]
 
 
 @kernel
@@ -188,33 +206,20 @@ def _copy_row(source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
 
 
 @kernel
-def _count_marks(marks: NDArray[np.uint64], begin: int, end: int) -> int:
+def _count_marks(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> int:
     count = 0
-    at = _next_mark(marks, begin, end)
+    at = _next_mark(marks, marks_at, begin, end)
     while at < end:
         count += 1
-        at = _next_mark(marks, at + 1, end)
+        at = _next_mark(marks, marks_at, at + 1, end)
     return count
 
 
 @kernel
-def _lower_bound(values: NDArray[np.int64], order: NDArray[np.int64], ordered: bool, value: int) -> int:
-    """Return the first index whose value is at least `value`; through `order` unless the values are ordered."""
-    low, high = 0, values.size
-    while low < high:
-        middle = (low + high) >> 1
-        here = values[middle] if ordered else values[order[middle]]
-        if here < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@kernel
 def align_at(
-    read: NDArray[np.uint64],
-    no_calls: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    row_at: int,
     length: int,
     text: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -222,6 +227,8 @@ def align_at(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     by_end: NDArray[np.int64],
+    start_of_block: NDArray[np.uint32],
+    end_of_block: NDArray[np.uint32],
     diagonal: int,
     marks: NDArray[np.uint64],
     row: NDArray[np.int64],
@@ -229,8 +236,9 @@ def align_at(
     """Align a read without gaps at a diagonal, and over annotated introns where that is better.
 
     Args:
-        read: Packed read, oriented along the text; then as in `compare`.
-        no_calls: See above.
+        reads: As in `compare`, as are all that are not named below.
+        lost: See above.
+        row_at: See above.
         length: See above.
         text: See above.
         unknown: See above.
@@ -238,13 +246,16 @@ def align_at(
         starts: Introns in the text, half-open, sorted by start.
         ends: Their ends.
         by_end: Order of the introns by end.
+        start_of_block: First intron that starts in each block of the text or later.
+        end_of_block: First in `by_end` that ends there or later.
         diagonal: Where the read's first base lies.
-        marks: Scratch, three rows of the read's words.
+        marks: Scratch, three times the words of a read.
         row: Out: the alignment.
     """
-    here, trial, chosen = marks[0], marks[1], marks[2]
-    compare(read, no_calls, length, text, unknown, unknown_blocks, diagonal, here)
-    score, begin, end, mismatches = best_stretch(here, 0, length)
+    stride = marks.size // 3
+    here, trial, chosen = 0, stride, 2 * stride
+    compare(reads, lost, row_at, length, text, unknown, unknown_blocks, diagonal, marks, here)
+    score, begin, end, mismatches = best_stretch(marks, here, 0, length)
     row[FIRST_BLOCK] = diagonal + begin
     row[FIRST_BLOCK + 1] = diagonal + end
     row[FIRST_BLOCK + 2] = diagonal
@@ -253,27 +264,30 @@ def align_at(
         last = FIRST_BLOCK + 3 * (blocks - 1)
         along = row[last + 2]
         low = begin if blocks == 1 else row[last] - along
-        block_mismatches = mismatches if blocks == 1 else _count_marks(here, low, end)
+        block_mismatches = mismatches if blocks == 1 else _count_marks(marks, here, low, end)
         without = score - ((end - low) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
-        i = _lower_bound(starts, by_end, True, max(along + low + 1, along + end - NEAR_JUNCTION))
+        first = max(along + low + 1, along + end - NEAR_JUNCTION)
+        i = int(start_of_block[first >> INTRON_BLOCK_SHIFT])
+        while i < starts.size and starts[i] < first:
+            i += 1
         while i < starts.size and starts[i] <= along + min(end + NEAR_JUNCTION, length - 1):
             x = starts[i] - along
             if blocks == 1:
-                left_score, left_begin, left_mismatches = best_ending(here, 0, x)
+                left_score, left_begin, left_mismatches = best_ending(marks, here, 0, x)
             else:
                 left_begin = low
-                left_mismatches = _count_marks(here, low, x)
+                left_mismatches = _count_marks(marks, here, low, x)
                 left_score = (x - low) - (MISMATCH + 1) * left_mismatches
             if left_score > 0:
                 beyond = along + ends[i] - starts[i]
-                compare(read, no_calls, length, text, unknown, unknown_blocks, beyond, trial)
-                right_score, right_end, right_mismatches = best_beginning(trial, x, length)
+                compare(reads, lost, row_at, length, text, unknown, unknown_blocks, beyond, marks, trial)
+                right_score, right_end, right_mismatches = best_beginning(marks, trial, x, length)
                 if right_score > 0 and without + left_score + right_score - JUNCTION > best:
                     best = without + left_score + right_score - JUNCTION
                     best_x, best_along, best_begin, best_end = x, beyond, left_begin, right_end
                     best_left, best_right = left_mismatches, right_mismatches
-                    _copy(trial, chosen)
+                    _copy(marks, trial, chosen, stride)
             i += 1
         if best_x < 0:
             break
@@ -293,31 +307,34 @@ def align_at(
     while starts.size and score > 0 and blocks < MAX_BLOCKS and begin >= 3:
         along = row[FIRST_BLOCK + 2]
         if not here_is_first:
-            compare(read, no_calls, length, text, unknown, unknown_blocks, along, here)
+            compare(reads, lost, row_at, length, text, unknown, unknown_blocks, along, marks, here)
             here_is_first = True
         high = row[FIRST_BLOCK + 1] - along
-        block_mismatches = _count_marks(here, begin, high)
+        block_mismatches = _count_marks(marks, here, begin, high)
         without = score - ((high - begin) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
-        i = _lower_bound(ends, by_end, False, along + max(1, begin - NEAR_JUNCTION))
+        first = along + max(1, begin - NEAR_JUNCTION)
+        i = int(end_of_block[first >> INTRON_BLOCK_SHIFT])
+        while i < starts.size and ends[by_end[i]] < first:
+            i += 1
         while i < starts.size and ends[by_end[i]] <= along + min(begin + NEAR_JUNCTION, high - 1):
             j = by_end[i]
             x = ends[j] - along
             if blocks == 1:
-                right_score, right_end, right_mismatches = best_beginning(here, x, length)
+                right_score, right_end, right_mismatches = best_beginning(marks, here, x, length)
             else:
                 right_end = high
-                right_mismatches = _count_marks(here, x, high)
+                right_mismatches = _count_marks(marks, here, x, high)
                 right_score = (high - x) - (MISMATCH + 1) * right_mismatches
             if right_score > 0:
                 beyond = along - (ends[j] - starts[j])
-                compare(read, no_calls, length, text, unknown, unknown_blocks, beyond, trial)
-                left_score, left_begin, left_mismatches = best_ending(trial, 0, x)
+                compare(reads, lost, row_at, length, text, unknown, unknown_blocks, beyond, marks, trial)
+                left_score, left_begin, left_mismatches = best_ending(marks, trial, 0, x)
                 if left_score > 0 and without + left_score + right_score - JUNCTION > best:
                     best = without + left_score + right_score - JUNCTION
                     best_x, best_along, best_begin, best_end = x, beyond, left_begin, right_end
                     best_left, best_right = left_mismatches, right_mismatches
-                    _copy(trial, chosen)
+                    _copy(marks, trial, chosen, stride)
             i += 1
         if best_x < 0:
             break
@@ -355,8 +372,9 @@ def _text_code(text: NDArray[np.uint64], unknown: NDArray[np.uint64], at: int) -
 
 @kernel
 def align_gapped(
-    read: NDArray[np.uint64],
-    no_calls: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    row_at: int,
     length: int,
     text: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -369,8 +387,9 @@ def align_gapped(
     differences it has, so that no matrix is kept.
 
     Args:
-        read: Packed read, oriented along the text; then as in `compare`.
-        no_calls: See above.
+        reads: As in `compare`, as are all that are not named below.
+        lost: See above.
+        row_at: See above.
         length: See above.
         text: See above.
         unknown: See above.
@@ -389,8 +408,8 @@ def align_gapped(
     best, best_from, best_i, best_j = 0, 0, 0, 0
     for i in range(length):
         shift = np.uint64(2 * (i & 31))
-        base = int((read[i >> 5] >> shift) & np.uint64(3))
-        lost = (no_calls[i >> 5] >> shift) & np.uint64(1) != np.uint64(0)
+        base = int((reads[row_at + (i >> 5)] >> shift) & np.uint64(3))
+        no_call = (lost[row_at + (i >> 5)] >> shift) & np.uint64(1) != np.uint64(0)
         # Row i holds cells whose last read base is i; column j is text base diagonal + i + j - BAND.
         left_match, left_skipped = low, low
         left_match_from, left_skipped_from = 0, 0
@@ -403,7 +422,7 @@ def align_gapped(
                 before, before_from = added[j], added_from[j]
             if before <= 0:
                 before, before_from = 0, (i << 32) | (j << 16)
-            equal = not lost and _text_code(text, unknown, diagonal + i + j - BAND) == base
+            equal = not no_call and _text_code(text, unknown, diagonal + i + j - BAND) == base
             new_match = before + (1 if equal else -MISMATCH)
             new_match_from = before_from + (0 if equal else 1)
             # A read base more than the text: from column j + 1 of the row before.
@@ -437,13 +456,12 @@ def align_gapped(
 
 @kernel
 def check_candidates(
-    forward: NDArray[np.uint64],
-    reverse: NDArray[np.uint64],
-    no_calls: NDArray[np.uint64],
-    reverse_no_calls: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
     lengths: NDArray[np.uint16],
     needed: NDArray[np.uint16],
-    candidates: NDArray[np.uint64],
+    hits: NDArray[np.uint64],
+    hit_counts: NDArray[np.int64],
     bounds: NDArray[np.uint8],
     text: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -461,13 +479,12 @@ def check_candidates(
     Any other place differs from the read in every seed that was looked up: `bounds` mismatches at least.
 
     Args:
-        forward: Packed reads; `reverse`, `no_calls` and `reverse_no_calls` alike, shape (n, words).
-        reverse: See above.
-        no_calls: See above.
-        reverse_no_calls: See above.
+        reads: Packed reads and their reverse complements, shape (2, at least n, words).
+        lost: Their no-calls.
         lengths: Bases of each read.
         needed: Bases that must align.
-        candidates: diagonal * 2 + strand, or NO_CANDIDATE.
+        hits: diagonal * 2 + strand of each place that one of the few seeds names, shape (n, FEW_HITS).
+        hit_counts: How many hits there are.
         bounds: Seeds that do not overlap.
         text: As in `compare`, as are `unknown` and `unknown_blocks`.
         unknown: See above.
@@ -483,13 +500,15 @@ def check_candidates(
     Returns:
         How many reads need another look.
     """
-    marks = np.empty(forward.shape[1], np.uint64)
+    marks = np.empty(reads.shape[2], np.uint64)
+    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
+    row_words, reverse_at = reads.shape[2], reads.shape[1] * reads.shape[2]
     n = lengths.size
     left = 0
     ahead = 16
     for r in range(n):
-        if r + ahead < n and candidates[r + ahead] != NO_CANDIDATE:
-            prefetch(text, candidates[r + ahead] >> np.uint64(6))
+        if r + ahead < n and hit_counts[r + ahead] > 0:
+            prefetch(text, hits[r + ahead, 0] >> np.uint64(6))
         status[r] = UNMAPPED
         strands[r] = 0
         confidence[r] = 0
@@ -497,17 +516,19 @@ def check_candidates(
         if length < int(needed[r]):
             continue
         accepted = False
-        if candidates[r] != NO_CANDIDATE:
-            strand = candidates[r] & np.uint64(1)
-            diagonal = int(candidates[r] >> np.uint64(1))
-            read = reverse[r] if strand else forward[r]
-            lost = reverse_no_calls[r] if strand else no_calls[r]
-            total = compare(read, lost, length, text, unknown, unknown_blocks, diagonal, marks)
+        one_place = hit_counts[r] > 0
+        for h in range(1, hit_counts[r]):
+            one_place &= hits[r, h] == hits[r, 0]
+        if one_place:
+            strand = hits[r, 0] & np.uint64(1)
+            diagonal = int(hits[r, 0] >> np.uint64(1))
+            row_at = r * row_words + (reverse_at if strand else 0)
+            total = compare(flat, flat_lost, row_at, length, text, unknown, unknown_blocks, diagonal, marks, 0)
             margin = (MISMATCH + 1) * (int(bounds[r]) - total)
             if margin >= least_difference and total <= rate * length:
                 score, begin, end, mismatches = length, 0, length, 0
                 if total:
-                    score, begin, end, mismatches = best_stretch(marks, 0, length)
+                    score, begin, end, mismatches = best_stretch(marks, 0, 0, length)
                 # A clip of three bases or more may be a junction's doing.
                 if end - begin >= int(needed[r]) and begin < 3 and length - end < 3:
                     accepted = True
@@ -547,10 +568,8 @@ def resolve(
     hit_counts: NDArray[np.int64],
     bounds: NDArray[np.uint8],
     repeats: NDArray[np.uint8],
-    forward: NDArray[np.uint64],
-    reverse: NDArray[np.uint64],
-    no_calls: NDArray[np.uint64],
-    reverse_no_calls: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
     lengths: NDArray[np.uint16],
     needed: NDArray[np.uint16],
     text: NDArray[np.uint64],
@@ -559,25 +578,26 @@ def resolve(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     by_end: NDArray[np.int64],
+    start_of_block: NDArray[np.uint32],
+    end_of_block: NDArray[np.uint32],
     rate: float,
     least_difference: int,
     status: NDArray[np.uint8],
     strands: NDArray[np.uint8],
     confidence: NDArray[np.uint8],
     rows: NDArray[np.int64],
-) -> None:
+    last: bool,
+) -> int:
     """Place reads by all of their seeds: every place named is aligned, the best wins if it is clearly the best.
 
     Args:
-        chosen: Rows of the reads, shape (m,).
-        hits: diagonal * 2 + strand of each seed found, shape (m, most hits).
+        chosen: In and out: rows of the reads, shape (m,); those that stay open move to the front.
+        hits: diagonal * 2 + strand of each place named, by row of the reads.
         hit_counts: Hits of each read.
         bounds: Seeds that neither overlap nor are repeats.
         repeats: 1 where a seed is a repeat with a cut list, 2 where all that were found are.
-        forward: As in `check_candidates`, as are all that are not named here.
-        reverse: See above.
-        no_calls: See above.
-        reverse_no_calls: See above.
+        reads: As in `check_candidates`, as are all that are not named here.
+        lost: See above.
         lengths: See above.
         needed: See above.
         text: See above.
@@ -586,25 +606,41 @@ def resolve(
         starts: Introns, as in `align_at`.
         ends: See above.
         by_end: See above.
+        start_of_block: See above.
+        end_of_block: See above.
         rate: See above.
         least_difference: See above.
         status: In and out: UNMAPPED, UNIQUE or MULTIPLE of the chosen reads.
         strands: In and out.
         confidence: In and out.
         rows: In and out.
+        last: Whether all seeds were looked up. Else only a place is accepted that no hidden one can match, no gaps are
+            tried, and the rest stays open.
+
+    Returns:
+        How many reads stay open.
     """
     keys = np.empty(MAX_CANDIDATES, np.uint64)
     votes = np.empty(MAX_CANDIDATES, np.int64)
-    marks = np.empty((3, forward.shape[1]), np.uint64)
+    marks = np.empty(3 * reads.shape[2], np.uint64)
+    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
+    row_words, reverse_at = reads.shape[2], reads.shape[1] * reads.shape[2]
     best, trial = np.zeros(ROW, np.int64), np.zeros(ROW, np.int64)
+    left = 0
     for c in range(chosen.size):
-        if hit_counts[c] == 0:
-            continue
+        if c + 8 < chosen.size:
+            for h in range(min(hit_counts[chosen[c + 8]], 4)):
+                prefetch(text, hits[chosen[c + 8], h] >> np.uint64(6))
         r = chosen[c]
+        if not last:
+            chosen[left] = r
+            left += 1
+        if hit_counts[r] == 0:
+            continue
         length = int(lengths[r])
         found = 0
-        for h in range(hit_counts[c]):
-            key = hits[c, h]
+        for h in range(hit_counts[r]):
+            key = hits[r, h]
             at = 0
             while at < found and keys[at] != key:
                 at += 1
@@ -626,13 +662,12 @@ def resolve(
         best_strand = 0
         second = 0
         for gapped in range(2):
-            if gapped == 1 and best[SCORE] > 0 and _fits(best, int(needed[r]), rate):
+            if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, int(needed[r]), rate))):
                 break
             for a in range(tried if gapped == 0 else min(tried, 4)):
                 strand = int(keys[a] & np.uint64(1))
                 diagonal = int(keys[a] >> np.uint64(1))
-                read = reverse[r] if strand else forward[r]
-                lost = reverse_no_calls[r] if strand else no_calls[r]
+                row_at = r * row_words + (reverse_at if strand else 0)
                 if gapped == 0:
                     covered = False
                     if best[SCORE] > 0 and strand == best_strand:
@@ -640,31 +675,62 @@ def resolve(
                             covered |= best[FIRST_BLOCK + 3 * b + 2] == diagonal
                     if covered:
                         continue
+                    if best[SCORE] > 0 and _fits(best, int(needed[r]), rate):
+                        # A place differs from the read in every seed that does not name it, or a place near it that
+                        # an intron may join to it.
+                        named = 0
+                        for b in range(found):
+                            if (keys[b] ^ keys[a]) & np.uint64(1) == np.uint64(0):
+                                away = abs(int(keys[b] >> np.uint64(1)) - diagonal)
+                                named += votes[b] if away < LONGEST_INTRON else 0
+                        ceiling = length - (MISMATCH + 1) * max(0, int(bounds[r]) - named)
+                        if best[SCORE] - ceiling >= least_difference:
+                            second = max(second, ceiling)
+                            continue
                     align_at(
-                        read, lost, length, text, unknown, unknown_blocks, starts, ends, by_end, diagonal, marks, trial
+                        flat,
+                        flat_lost,
+                        row_at,
+                        length,
+                        text,
+                        unknown,
+                        unknown_blocks,
+                        starts,
+                        ends,
+                        by_end,
+                        start_of_block,
+                        end_of_block,
+                        diagonal,
+                        marks,
+                        trial,
                     )
                 else:
-                    align_gapped(read, lost, length, text, unknown, diagonal, trial)
+                    align_gapped(flat, flat_lost, row_at, length, text, unknown, diagonal, trial)
                 if trial[SCORE] <= 0:
                     continue
                 same = best[SCORE] > 0 and _same_place(best, best_strand, trial, strand)
                 if trial[SCORE] > best[SCORE]:
                     if not same:
                         second = max(second, best[SCORE])
-                    best, trial = trial, best
+                    _copy_row(trial, best)
                     best_strand = strand
                 elif not same:
                     second = max(second, trial[SCORE])
         if best[SCORE] <= 0 or not _fits(best, int(needed[r]), rate):
             continue
         margin = best[SCORE] - second
-        if repeats[c]:
-            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * int(bounds[c])
+        if not last or repeats[r]:
+            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * int(bounds[r])
             margin = min(margin, best[SCORE] - hidden)
+        if not last:
+            if margin < least_difference:
+                continue
+            left -= 1
         strands[r] = np.uint8(best_strand)
         _copy_row(best, rows[r])
-        if margin >= least_difference and repeats[c] < 2:
+        if margin >= least_difference and (not last or repeats[r] < 2):
             status[r] = UNIQUE
             confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
         else:
             status[r] = MULTIPLE
+    return left

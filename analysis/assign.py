@@ -41,7 +41,7 @@ class AssignSettings:
     Attributes:
         layer: "rna" asks for genes, "dna" for places.
         strand: Whether reads lie as their transcript ("forward": Stereo-seq, Visium, Drop-seq), opposite, or either.
-        min_aligned_fraction: Least share of the trimmed template that must align (STAR's rule).
+        min_aligned_fraction: Least share of the trimmed template that must align, as STAR's outFilterMatchNminOverLread.
         min_aligned_bases: Least bases that must align.
         max_mismatch_rate: Most mismatches per aligned base.
         min_score_difference: Least score (+1 a match, -2 a mismatch) by which the best place must beat any other: 3 is
@@ -157,13 +157,12 @@ class _Batch:
 
     def __init__(self, bases: int, size: int) -> None:
         words = -(-bases // 32) + 1
-        self.forward = np.zeros((size, words), np.uint64)
-        self.reverse = np.zeros((size, words), np.uint64)
-        self.no_calls = np.zeros((size, words), np.uint64)
-        self.reverse_no_calls = np.zeros((size, words), np.uint64)
+        # Reads and their reverse complements; a word more than all, since a window reads one beyond its own.
+        self.reads = np.zeros((2, size, words), np.uint64)
+        self.lost = np.zeros((2, size, words), np.uint64)
         self.lengths = np.zeros(size, np.uint16)
         self.heads = np.zeros(size, np.uint16)
-        self.candidates = np.zeros(size, np.uint64)
+        self.few_hits = np.zeros((size, kmerindex.FEW_HITS), np.uint64)
         self.bounds = np.zeros(size, np.uint8)
         self.status = np.zeros(size, np.uint8)
         self.rows = np.zeros((size, alignment.ROW), np.int64)
@@ -182,65 +181,46 @@ class _Batch:
         result: Assignments,
     ) -> None:
         """Decide the reads [first, first + n) of a block."""
-        forward, reverse = self.forward[:n], self.reverse[:n]
-        no_calls, reverse_no_calls = self.no_calls[:n], self.reverse_no_calls[:n]
+        forward, reverse = self.reads[0, :n], self.reads[1, :n]
+        no_calls, reverse_no_calls = self.lost[0, :n], self.lost[1, :n]
         lengths, heads, status, rows = self.lengths[:n], self.heads[:n], self.status[:n], self.rows[:n]
         template.pack_reads(calls, first, forward, no_calls, lengths)
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
         template.reverse_reads(forward, no_calls, lengths, reverse, reverse_no_calls)
-        needed = np.maximum(settings.min_aligned_bases, np.ceil(settings.min_aligned_fraction * lengths)).astype(
-            np.uint16
-        )
+        # STAR's rule: the whole part of the share of all bases but one.
+        shares = (settings.min_aligned_fraction * np.maximum(lengths.astype(np.int64) - 1, 0)).astype(np.uint16)
+        needed = np.maximum(shares, np.uint16(settings.min_aligned_bases))
         index = reference.index
         places = (reference.intron_starts, reference.intron_ends, index.junction_base, index.junction_stride)
-        candidates, bounds = self.candidates[:n], self.bounds[:n]
-        kmerindex.few_seeds(
-            forward, reverse, no_calls, lengths, index.k, index.sampling, index.slots, *places, candidates, bounds
-        )
+        seeds = (index.k, index.sampling, index.slots, index.postings, *places)
+        few_hits, hits, hit_counts = self.few_hits[:n], self.hits[:n], self.hit_counts[:n]
+        bounds, repeats = self.bounds[:n], self.repeats[:n]
+        kmerindex.few_seeds(self.reads, self.lost, lengths, *seeds, few_hits, hit_counts, bounds)
         strands = result.strands[first : first + n]
         confidence = result.confidence[first : first + n]
         texts = (reference.text, reference.unknown, reference.unknown_blocks)
-        reads = (forward, reverse, no_calls, reverse_no_calls, lengths, needed)
+        introns = (
+            reference.intron_starts,
+            reference.intron_ends,
+            reference.introns_by_end,
+            reference.intron_start_of_block,
+            reference.intron_end_of_block,
+        )
+        reads = (self.reads, self.lost, lengths, needed)
         limits = (settings.max_mismatch_rate, settings.min_score_difference)
+        outcome = (status, strands, confidence, rows)
         left = alignment.check_candidates(
-            *reads, candidates, bounds, *texts, *limits, status, strands, confidence, rows, self.open_reads
+            *reads, few_hits, hit_counts, bounds, *texts, *limits, *outcome, self.open_reads
+        )
+        repeats[:] = 0
+        chosen = self.open_reads[:left]
+        left = alignment.resolve(
+            chosen, few_hits, hit_counts, bounds, repeats, *reads, *texts, *introns, *limits, *outcome, False
         )
         chosen = self.open_reads[:left]
-        hits, hit_counts = self.hits[:left], self.hit_counts[:left]
-        bounds, repeats = self.bounds[:left], self.repeats[:left]
-        kmerindex.all_seeds(
-            chosen,
-            forward,
-            reverse,
-            no_calls,
-            lengths,
-            index.k,
-            index.sampling,
-            index.slots,
-            index.postings,
-            *places,
-            hits,
-            hit_counts,
-            bounds,
-            repeats,
-        )
-        introns = (reference.intron_starts, reference.intron_ends, reference.introns_by_end)
-        alignment.resolve(
-            chosen,
-            hits,
-            hit_counts,
-            bounds,
-            repeats,
-            *reads,
-            *texts,
-            *introns,
-            *limits,
-            status,
-            strands,
-            confidence,
-            rows,
-        )
+        kmerindex.all_seeds(chosen, self.reads, self.lost, lengths, *seeds, hits, hit_counts, bounds, repeats)
+        alignment.resolve(chosen, hits, hit_counts, bounds, repeats, *reads, *texts, *introns, *limits, *outcome, True)
         self._describe(first, n, reference, settings, result)
 
     def _trim(
@@ -285,8 +265,7 @@ class _Batch:
             status,
             result.strands[here],
             rows,
-            reference.segment_starts,
-            reference.segment_entries,
+            reference.segments,
             reference.entries,
             reference.segment_of_block,
             _STRANDS[settings.strand],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.lowlevel import prefetch
 from cartoseq.streaming.kernel import kernel
 
 ASSIGNED, MULTI_GENE, ANTISENSE, INTRONIC, INTERGENIC, MULTI_MAPPED, UNMAPPED = 0, 1, 2, 3, 4, 5, 6
@@ -29,8 +30,7 @@ def call_genes(
     status: NDArray[np.uint8],
     strands: NDArray[np.uint8],
     rows: NDArray[np.int64],
-    segment_starts: NDArray[np.int64],
-    segment_entries: NDArray[np.int64],
+    segments: NDArray[np.int64],
     entries: NDArray[np.uint64],
     segment_of_block: NDArray[np.uint32],
     library_strand: int,
@@ -43,8 +43,7 @@ def call_genes(
         status: 0 unmapped, 1 one place, 2 several, shape (n,).
         strands: 1 where the read's reverse complement was aligned.
         rows: Alignments, shape (n, columns of `alignment`).
-        segment_starts: Global position where each segment starts.
-        segment_entries: First entry of each segment, one more at the end.
+        segments: Global position where each segment starts, and its first entry; one more at the end.
         entries: gene * 4 + strand * 2 + exonic.
         segment_of_block: Segment of each 128th base.
         library_strand: FORWARD if reads lie as their transcript, REVERSE if opposite, UNSTRANDED.
@@ -54,7 +53,13 @@ def call_genes(
     seen = np.empty(MAX_GENES, np.int64)
     exonic = np.empty(MAX_GENES, np.int64)
     spanned = np.empty(MAX_GENES, np.int64)
-    for r in range(status.size):
+    one = np.uint64(1)
+    n = status.size
+    for r in range(n):
+        if r + 32 < n and status[r + 32] == 1:
+            prefetch(segment_of_block, rows[r + 32, _FIRST_BLOCK] >> _BLOCK_SHIFT)
+        if r + 16 < n and status[r + 16] == 1:
+            prefetch(segments, np.uint64(2) * np.uint64(segment_of_block[rows[r + 16, _FIRST_BLOCK] >> _BLOCK_SHIFT]))
         genes[r] = NO_GENE
         if status[r] != 1:
             verdicts[r] = UNMAPPED if status[r] == 0 else MULTI_MAPPED
@@ -65,15 +70,12 @@ def call_genes(
         for b in range(rows[r, _BLOCKS]):
             begin, end = rows[r, _FIRST_BLOCK + 3 * b], rows[r, _FIRST_BLOCK + 3 * b + 1]
             total += end - begin
-            segment = int(segment_of_block[begin >> _BLOCK_SHIFT])
-            while segment + 1 < segment_starts.size and segment_starts[segment + 1] <= begin:
-                segment += 1
-            while segment < segment_starts.size and segment_starts[segment] < end:
-                stop = end
-                if segment + 1 < segment_starts.size:
-                    stop = min(end, segment_starts[segment + 1])
-                overlap = stop - max(begin, segment_starts[segment])
-                for e in range(segment_entries[segment], segment_entries[segment + 1]):
+            segment = np.uint64(segment_of_block[begin >> _BLOCK_SHIFT])
+            while segments[segment + one, 0] <= begin:
+                segment += one
+            while segments[segment, 0] < end:
+                overlap = min(end, segments[segment + one, 0]) - max(begin, segments[segment, 0])
+                for e in range(segments[segment, 1], segments[segment + one, 1]):
                     key = int(entries[e] >> np.uint64(1))
                     at = 0
                     while at < count and seen[at] != key:
@@ -89,7 +91,7 @@ def call_genes(
                     spanned[at] += overlap
                     if entries[e] & np.uint64(1):
                         exonic[at] += overlap
-                segment += 1
+                segment += one
         sense_exonic, sense_spanned, antisense = 0, 0, 0
         exonic_gene, spanned_gene = np.int64(NO_GENE), np.int64(NO_GENE)
         for at in range(count):

@@ -34,6 +34,7 @@ LOAD = 0.7
 """Filled share of the table."""
 FEW = 3
 """Seeds that are looked up first: the first, the last and one in the middle of the read."""
+FEW_HITS = FEW * MAX_POSTINGS
 NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 _BATCH = 256
@@ -278,32 +279,31 @@ def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
     return total
 
 
-@kernel
+@inlined
 def _seed(
-    forward: NDArray[np.uint64],
-    reverse: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
-    offset: int,
-    length: int,
-    k: int,
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    plus_at: np.uint64,
+    minus_at: np.uint64,
+    k: np.uint64,
     mask: np.uint64,
 ) -> np.uint64:
-    """Return the hash of the read's word at an offset, its lowest bit set if the reverse complement is the key.
+    """Return the hash of a read's word, its lowest bit set if the reverse complement is the key.
 
     NO_SEED where the word is not sampled or holds a no-call. (Sampling of 1 leaves the lowest bit of a hash in use:
-    the fingerprint and the slot do not hold it.)
+    the fingerprint and the slot do not hold it.) `plus_at` and `minus_at` are the word's first base in all reads.
     """
-    word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
-    plus = _window(forward, np.uint64(offset)) & word_mask
-    minus = _window(reverse, np.uint64(length - k - offset)) & word_mask
+    word_mask = (np.uint64(1) << (k << np.uint64(1))) - np.uint64(1)
+    plus = _window(reads, plus_at) & word_mask
+    minus = _window(reads, minus_at) & word_mask
     h = _hash(min(plus, minus))
     result = NO_SEED
-    if (h & mask) == np.uint64(0) and (_window(unknown, np.uint64(offset)) & word_mask) == np.uint64(0):
+    if (h & mask) == np.uint64(0) and (_window(lost, plus_at) & word_mask) == np.uint64(0):
         result = (h & ~np.uint64(1)) | np.uint64(minus < plus)
     return result
 
 
-@kernel
+@inlined
 def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
     """Return the slot of a hash, EMPTY where the key is not in the genome."""
     n_slots = np.uint64(slots.size)
@@ -352,57 +352,67 @@ def _diagonal(
 
 @kernel
 def few_seeds(
-    forward: NDArray[np.uint64],
-    reverse: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
     lengths: NDArray[np.uint16],
     k: int,
     sampling: int,
     slots: NDArray[np.uint64],
+    postings: NDArray[np.uint64],
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     junction_base: int,
     junction_stride: int,
-    candidates: NDArray[np.uint64],
+    hits: NDArray[np.uint64],
+    hit_counts: NDArray[np.int64],
     bounds: NDArray[np.uint8],
 ) -> None:
     """Look up the first, the last and a middle seed of each read.
 
     Args:
-        forward: Packed reads, shape (n, words).
-        reverse: Their reverse complements.
-        unknown: No-calls of `forward`, 01 per base.
+        reads: Packed reads and their reverse complements, shape (2, at least n, words).
+        lost: Their no-calls, 01 per base.
         lengths: Bases of each read.
-        k: As in the index; then `sampling`, `slots`, intron `starts` and `ends`, `junction_base`, `junction_stride`.
+        k: As in the index; then `sampling`, `slots`, `postings`, intron `starts` and `ends`, `junction_base`,
+            `junction_stride`.
         sampling: See above.
         slots: See above.
+        postings: See above.
         starts: See above.
         ends: See above.
         junction_base: See above.
         junction_stride: See above.
-        candidates: Out: diagonal * 2 + strand where all seeds found name one place once, else NO_SEED, shape (n,).
+        hits: Out: diagonal * 2 + strand of each place that a seed names, shape (n, FEW_HITS).
+        hit_counts: Out: hits of each read, shape (n,).
         bounds: Out: seeds that do not overlap: wherever else the read may lie, it differs there so many times.
     """
     n = lengths.size
     mask = np.uint64(sampling - 1)
     n_slots = np.uint64(slots.size)
     group = 64
+    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
+    row_bases = 32 * reads.shape[2]
+    reverse_at = row_bases * reads.shape[1]
+    width = np.uint64(k)
     hashes = np.empty((group, FEW), np.uint64)
     offsets = np.empty((group, FEW), np.int64)
     listed = np.uint64(1) << np.uint64(33)
+    truncated = np.uint64(1) << np.uint64(34)
+    base, stride = np.uint64(junction_base), np.uint64(junction_stride)
     for first in range(0, n, group):
         last = min(first + group, n)
         for r in range(first, last):
             length = int(lengths[r])
             words = length - k + 1
-            plus, minus, no_call = forward[r], reverse[r], unknown[r]
+            plus = r * row_bases
+            minus = reverse_at + plus + length - k
             g = r - first
             hashes[g, 0] = NO_SEED
             hashes[g, 1] = NO_SEED
             hashes[g, 2] = NO_SEED
             low = 0
             while low < words:
-                h = _seed(plus, minus, no_call, low, length, k, mask)
+                h = _seed(flat, flat_lost, np.uint64(plus + low), np.uint64(minus - low), width, mask)
                 if h != NO_SEED:
                     hashes[g, 0] = h
                     offsets[g, 0] = low
@@ -411,7 +421,7 @@ def few_seeds(
                 low += 1
             high = words - 1
             while high > low:
-                h = _seed(plus, minus, no_call, high, length, k, mask)
+                h = _seed(flat, flat_lost, np.uint64(plus + high), np.uint64(minus - high), width, mask)
                 if h != NO_SEED:
                     hashes[g, 2] = h
                     offsets[g, 2] = high
@@ -420,7 +430,7 @@ def few_seeds(
                 high -= 1
             middle = max(words // 2, low + 1)
             while middle < high:
-                h = _seed(plus, minus, no_call, middle, length, k, mask)
+                h = _seed(flat, flat_lost, np.uint64(plus + middle), np.uint64(minus - middle), width, mask)
                 if h != NO_SEED:
                     hashes[g, 1] = h
                     offsets[g, 1] = middle
@@ -429,50 +439,43 @@ def few_seeds(
                 middle += 1
         for r in range(first, last):
             g = r - first
-            candidate = NO_SEED
-            agreed = True
+            count = 0
             bound = 0
             beyond = 0
+            length = int(lengths[r])
             for s in range(FEW):
                 h = hashes[g, s]
                 if h == NO_SEED:
                     continue
+                slot = _find(slots, h)
+                if slot != EMPTY and slot & truncated:
+                    continue
                 if offsets[g, s] >= beyond:
                     bound += 1
                     beyond = offsets[g, s] + k
-                slot = _find(slots, h)
                 if slot == EMPTY:
                     continue
+                kept = 1
+                at = slot & np.uint64(0xFFFFFFFF)
                 if slot & listed:
-                    agreed = False
-                    break
-                place = ((slot & np.uint64(0xFFFFFFFF)) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                found = _diagonal(
-                    place,
-                    h,
-                    offsets[g, s],
-                    int(lengths[r]),
-                    k,
-                    starts,
-                    ends,
-                    np.uint64(junction_base),
-                    np.uint64(junction_stride),
-                )
-                if candidate == NO_SEED:
-                    candidate = found
-                elif candidate != found:
-                    agreed = False
-                    break
-            candidates[r] = candidate if agreed else NO_SEED
+                    kept = int(postings[at])
+                for i in range(kept):
+                    if slot & listed:
+                        place = postings[at + np.uint64(1) + np.uint64(i)]
+                    else:
+                        place = (at << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                    found = _diagonal(place, h, offsets[g, s], length, k, starts, ends, base, stride)
+                    hits[r, count] = found
+                    count += 1
+            hit_counts[r] = count
             bounds[r] = bound
 
 
 @kernel
 def all_seeds(
     chosen: NDArray[np.int64],
-    forward: NDArray[np.uint64],
-    reverse: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
     lengths: NDArray[np.uint16],
     k: int,
     sampling: int,
@@ -487,13 +490,12 @@ def all_seeds(
     bounds: NDArray[np.uint8],
     repeats: NDArray[np.uint8],
 ) -> None:
-    """Look up every seed of some reads.
+    """Look up every seed of some reads; all outputs are by row of the reads, and others are left alone.
 
     Args:
         chosen: Rows of the reads, shape (m,).
-        forward: As in `few_seeds`, as are all that are not named below.
-        reverse: See above.
-        unknown: See above.
+        reads: As in `few_seeds`, as are all that are not named below.
+        lost: See above.
         lengths: See above.
         k: See above.
         sampling: See above.
@@ -503,17 +505,21 @@ def all_seeds(
         ends: See above.
         junction_base: See above.
         junction_stride: See above.
-        hits: Out: diagonal * 2 + strand of each hit, shape (m, most hits); cut where full. Hits of repeats stand there
+        hits: Out: diagonal * 2 + strand of each hit, shape (n, most hits); cut where full. Hits of repeats stand there
             only if there is no other.
-        hit_counts: Out: hits of each read, shape (m,).
-        bounds: Out: seeds that neither overlap nor are repeats, shape (m,).
-        repeats: Out: 1 where a seed is a repeat whose list is cut, 2 where there is no hit but from such, shape (m,).
+        hit_counts: Out: hits of each read, shape (n,).
+        bounds: Out: seeds that neither overlap nor are repeats, shape (n,).
+        repeats: Out: 1 where a seed is a repeat whose list is cut, 2 where there is no hit but from such, shape (n,).
     """
     mask = np.uint64(sampling - 1)
     n_slots = np.uint64(slots.size)
     most = hits.shape[1]
-    hashes = np.empty(forward.shape[1] * 32, np.uint64)
-    offsets = np.empty(forward.shape[1] * 32, np.int64)
+    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
+    row_bases = 32 * reads.shape[2]
+    reverse_at = row_bases * reads.shape[1]
+    width = np.uint64(k)
+    hashes = np.empty(row_bases, np.uint64)
+    offsets = np.empty(row_bases, np.int64)
     listed = np.uint64(1) << np.uint64(33)
     truncated = np.uint64(1) << np.uint64(34)
     low32 = np.uint64(0xFFFFFFFF)
@@ -521,10 +527,11 @@ def all_seeds(
     for c in range(chosen.size):
         r = chosen[c]
         length = int(lengths[r])
-        plus, minus, no_call = forward[r], reverse[r], unknown[r]
+        plus = r * row_bases
+        minus = reverse_at + plus + length - k
         seeds = 0
         for offset in range(length - k + 1):
-            h = _seed(plus, minus, no_call, offset, length, k, mask)
+            h = _seed(flat, flat_lost, np.uint64(plus + offset), np.uint64(minus - offset), width, mask)
             if h != NO_SEED:
                 hashes[seeds] = h
                 offsets[seeds] = offset
@@ -558,14 +565,14 @@ def all_seeds(
                     for i in range(kept):
                         if count < most:
                             place = postings[at + np.uint64(1) + np.uint64(i)]
-                            hits[c, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
+                            hits[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
                             count += 1
                 elif count < most:
                     place = ((slot & low32) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    hits[c, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
+                    hits[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
                     count += 1
             if tier == 1 and count > 0:
                 repeat = 2
-        hit_counts[c] = count
-        bounds[c] = min(bound, 255)
-        repeats[c] = repeat
+        hit_counts[r] = count
+        bounds[r] = min(bound, 255)
+        repeats[r] = repeat

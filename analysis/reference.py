@@ -20,13 +20,14 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from cartoseq.analysis.alignment import INTRON_BLOCK_SHIFT
 from cartoseq.analysis.annotation import Annotation, read_annotation
 from cartoseq.analysis.kmerindex import KmerIndex, build_index
 from cartoseq.analysis.referencefile import read_reference, write_reference
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError
 from cartoseq.streaming.kernel import kernel
 
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 """Raised whenever the arrays or what they mean change: an older saved index is then built anew."""
 NO_GENE: Final = np.uint32(0xFFFFFFFF)
 CONTIG_GAP: Final = 1024
@@ -67,8 +68,10 @@ class Reference:
         intron_starts: Annotated introns in the text, half-open, sorted by start; int64.
         intron_ends: Their ends.
         introns_by_end: Order of the introns by end; int64.
-        segment_starts: Global position where each segment starts, int64.
-        segment_entries: First entry of each segment, with one more at the end; int64.
+        intron_start_of_block: First intron that starts in each block of 2,048 bases or later, uint32.
+        intron_end_of_block: First in `introns_by_end` that ends there or later, uint32.
+        segments: Global position where each segment starts, and its first entry; one more at the end; int64, shape
+            (segments + 1, 2).
         entries: gene * 4 + strand * 2 + exonic of each gene in a segment, uint64.
         segment_of_block: Segment of each 128th base, uint32.
     """
@@ -89,8 +92,9 @@ class Reference:
     intron_starts: NDArray[np.int64]
     intron_ends: NDArray[np.int64]
     introns_by_end: NDArray[np.int64]
-    segment_starts: NDArray[np.int64]
-    segment_entries: NDArray[np.int64]
+    intron_start_of_block: NDArray[np.uint32]
+    intron_end_of_block: NDArray[np.uint32]
+    segments: NDArray[np.int64]
     entries: NDArray[np.uint64]
     segment_of_block: NDArray[np.uint32]
 
@@ -191,7 +195,7 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
         introns = np.unique(annotation.introns[:, 1:] + offsets[annotation.introns[:, 0], None], axis=0)
     k, sampling = seed_plan(int(lengths.sum()))
     index = build_index(text, unknown, bases, introns, k, sampling)
-    starts, first, entries, of_block = _segments(annotation, offsets, bases)
+    segments, entries, of_block = _segments(annotation, offsets, bases)
     return Reference(
         contig_names=tuple(names),
         contig_lengths=lengths,
@@ -209,8 +213,9 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
         intron_starts=np.ascontiguousarray(introns[:, 0]),
         intron_ends=np.ascontiguousarray(introns[:, 1]),
         introns_by_end=np.argsort(introns[:, 1], kind="stable").astype(np.int64),
-        segment_starts=starts,
-        segment_entries=first,
+        intron_start_of_block=_first_of_blocks(introns[:, 0], bases),
+        intron_end_of_block=_first_of_blocks(np.sort(introns[:, 1]), bases),
+        segments=segments,
         entries=entries,
         segment_of_block=of_block,
     )
@@ -316,8 +321,8 @@ def _folders(genome: Path, cache_folder: Path | None) -> list[Path]:
 
 def _segments(
     annotation: Annotation | None, offsets: NDArray[np.int64], bases: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint32]]:
-    """Cut the text at every end of a gene or an exon; return starts, first entries, entries, and segment of blocks."""
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint32]]:
+    """Cut the text at every end of a gene or an exon; return segments, entries, and segment of blocks."""
     if annotation is None:
         parts = np.empty((0, 5), np.int64)
         exonic = np.empty(0, np.int64)
@@ -341,7 +346,13 @@ def _segments(
     first = np.searchsorted(segment, np.arange(starts.size + 1)).astype(np.int64)
     block_starts = np.arange((bases >> BLOCK_SHIFT) + 2, dtype=np.int64) << BLOCK_SHIFT
     of_block = (np.searchsorted(starts, block_starts, side="right") - 1).astype(np.uint32)
-    return starts, first, entry.astype(np.uint64), of_block
+    segments = np.stack([np.append(starts, np.int64(1) << 62), first], axis=1)
+    return segments, entry.astype(np.uint64), of_block
+
+
+def _first_of_blocks(ordered: NDArray[np.int64], bases: int) -> NDArray[np.uint32]:
+    blocks = np.arange((bases >> INTRON_BLOCK_SHIFT) + 2, dtype=np.int64) << INTRON_BLOCK_SHIFT
+    return np.searchsorted(ordered, blocks).astype(np.uint32)
 
 
 def _unknown_blocks(unknown: NDArray[np.uint64]) -> NDArray[np.uint8]:
@@ -398,8 +409,9 @@ _ARRAYS: Final = (
     "intron_starts",
     "intron_ends",
     "introns_by_end",
-    "segment_starts",
-    "segment_entries",
+    "intron_start_of_block",
+    "intron_end_of_block",
+    "segments",
     "entries",
     "segment_of_block",
 )

@@ -18,6 +18,24 @@ _ONES = np.uint64(0x5555555555555555)
 
 
 @kernel
+def _pack_four(
+    calls: NDArray[np.uint8], base: int, first: int, packed: NDArray[np.uint8], lost: NDArray[np.uint8]
+) -> None:
+    """Pack four bases of each read, and their no-calls, into a byte each; beyond the last base both are 0."""
+    n = packed.size
+    for i in range(np.uint64(n)):
+        packed[i] = np.uint8(0)
+        lost[i] = np.uint8(0)
+    for j in range(4):
+        if base + j < calls.shape[0]:
+            row = calls[base + j, first : first + n]
+            shift = np.uint8(2 * j)
+            for i in range(np.uint64(n)):
+                packed[i] |= (row[i] & np.uint8(3)) << shift
+                lost[i] |= np.uint8(row[i] == np.uint8(0)) << shift
+
+
+@kernel
 def pack_reads(
     calls: NDArray[np.uint8],
     first: int,
@@ -37,25 +55,25 @@ def pack_reads(
     n = lengths.size
     bases = calls.shape[0]
     words = forward.shape[1]
-    packed = np.empty(n, np.uint64)
-    lost = np.empty(n, np.uint64)
-    lengths[:] = 0
-    start = np.uint64(first)
+    # Four bases make a byte, eight bytes a word: bytes of 8 bits fill vector registers better than words do.
+    packed = np.empty((8, n), np.uint8)
+    lost = np.empty((8, n), np.uint8)
     for word in range(words):
-        packed[:] = 0
-        lost[:] = 0
-        for base in range(word * 32, min(word * 32 + 32, bases)):
-            row = calls[base]
-            shift = np.uint64(2 * (base - word * 32))
-            here = np.uint16(base + 1)
-            for i in range(np.uint64(n)):
-                call = row[start + np.uint64(i)]
-                packed[i] |= np.uint64(call & np.uint8(3)) << shift
-                lost[i] |= np.uint64(call == np.uint8(0)) << shift
-                lengths[i] = here if call != np.uint8(0) else lengths[i]
+        for group in range(8):
+            _pack_four(calls, word * 32 + group * 4, first, packed[group], lost[group])
         for i in range(np.uint64(n)):
-            forward[i, word] = packed[i]
-            unknown[i, word] = lost[i]
+            x = np.uint64(0)
+            y = np.uint64(0)
+            for group in range(np.uint64(8)):
+                x |= np.uint64(packed[group, i]) << (group << np.uint64(3))
+                y |= np.uint64(lost[group, i]) << (group << np.uint64(3))
+            forward[i, word] = x
+            unknown[i, word] = y
+    for r in range(n):
+        length = bases
+        while length > 0 and (unknown[r, (length - 1) >> 5] >> np.uint64(2 * ((length - 1) & 31))) & np.uint64(1):
+            length -= 1
+        lengths[r] = np.uint16(length)
 
 
 @kernel
@@ -149,10 +167,14 @@ def trim_tails(
         mismatches: Others allowed in it.
         lengths: In and out: bases of each read.
     """
+    same = np.zeros(forward.shape[1] + 1, np.uint64)
+    least = max(1, (run - mismatches) // (mismatches + 1))
     for r in range(lengths.size):
-        at = _find_run(forward[r], unknown[r], np.uint64(letter), run, mismatches, int(lengths[r]))
-        if at >= 0:
-            lengths[r] = np.uint16(at)
+        length = int(lengths[r])
+        if length >= run and _holds_run(forward[r], unknown[r], np.uint64(letter), least, length, same):
+            at = _find_run(forward[r], unknown[r], np.uint64(letter), run, mismatches, length)
+            if at >= 0:
+                lengths[r] = np.uint16(at)
 
 
 @kernel
@@ -169,8 +191,6 @@ def _find_run(
     row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, run: int, mismatches: int, length: int
 ) -> int:
     """Return where the first run begins, or -1."""
-    if length < run or not _may_hold_run(row, lost, letter, max(2, (run - mismatches) // (mismatches + 1)), length):
-        return -1
     others = 0
     for i in range(length):
         others += _other(row, lost, letter, i)
@@ -182,42 +202,37 @@ def _find_run(
 
 
 @kernel
-def _may_hold_run(
-    row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, least: int, length: int
+def _holds_run(
+    row: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    letter: np.uint64,
+    least: int,
+    length: int,
+    same: NDArray[np.uint64],
 ) -> bool:
-    """Tell quickly whether there are `least` equal bases in a row anywhere."""
+    """Tell whether there are `least` equal bases in a row anywhere: runs are shortened by shifting them over themselves.
+
+    `same` is scratch, one word longer than the row.
+    """
     pattern = letter * _ONES
-    carried = 0
-    found = False
-    for w in range((length + 31) // 32):
+    words = (length + 31) // 32
+    for w in range(words):
         x = row[w] ^ pattern
-        other = ((x | (x >> np.uint64(1))) & _ONES) | lost[w]
-        same = ~other & _ONES
-        here = min(32, length - w * 32)
-        if same == _ONES:
-            carried += here
-        elif same:
-            # The longest run of the word, by shrinking runs one base at a time.
-            shrunk = same
-            longest = 0
-            while shrunk:
-                shrunk &= shrunk >> np.uint64(2)
-                longest += 1
-            head = 0
-            while (same >> np.uint64(2 * head)) & np.uint64(1):
-                head += 1
-            if carried + head >= least or longest >= least:
-                found = True
-            carried = 0
-            while (same >> np.uint64(62 - 2 * carried)) & np.uint64(1):
-                carried += 1
-        else:
-            carried = 0
-        if carried >= least:
-            found = True
-        if found:
-            break
-    return found
+        same[w] = ~((x | (x >> np.uint64(1))) | lost[w]) & _ONES
+    if length & 31:
+        same[words - 1] &= (np.uint64(1) << np.uint64(2 * (length & 31))) - np.uint64(1)
+    same[words] = np.uint64(0)
+    known = 1
+    while known < least:
+        step = min(known, least - known, 31)
+        left = np.uint64(2 * step)
+        for w in range(words):
+            same[w] &= (same[w] >> left) | (same[w + 1] << (np.uint64(64) - left))
+        known += step
+    found = np.uint64(0)
+    for w in range(words):
+        found |= same[w]
+    return bool(found != np.uint64(0))
 
 
 @kernel
