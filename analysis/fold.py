@@ -20,7 +20,7 @@ from cartoseq.analysis.assign import ASSIGNED, INTRONIC, AssignSettings, assign
 from cartoseq.analysis.barcodes import MID_OK, pack_cids, pack_mids
 from cartoseq.analysis.locate import CORRECTED_N, BarcodeIndex, locate
 from cartoseq.analysis.maps import bin_grid
-from cartoseq.analysis.molecules import MoleculeSet
+from cartoseq.analysis.molecules import MoleculeSet, shards_of
 from cartoseq.streaming.block import BaseCallBlock
 from cartoseq.streaming.errors import RunError
 from cartoseq.streaming.feed import FeedRecord
@@ -150,7 +150,9 @@ class LibraryFold:
         else:
             # Position and strand: a fragment of DNA is known by where its 5' end lies.
             feature_bits = self.position_bits + 1
-        self.molecules = MoleculeSet(feature_bits, 2 * settings.mid_length, expected_molecules=expected_molecules)
+        self.molecules = MoleculeSet(
+            feature_bits, 2 * settings.mid_length, expected_molecules=expected_molecules, shards=shards_of(frame)
+        )
         self.counters = dict.fromkeys(names.READ_COUNTERS, 0)
         self.call_counts = np.zeros((0, 256), np.uint64)
         self.located_bin = max(1, -(-int(max(frame.width, frame.height)) // LOCATED_PIXELS))

@@ -44,10 +44,13 @@ def write_snapshot(maps_path: Path, qc_path: Path, fold: Fold) -> None:
 def library_map(library: LibraryFold) -> LibraryMap:
     """The map of one library and what else was counted on the way."""
     copies = np.zeros(_COPIES + 1, np.uint64)
+    windows = _windows(library) if library.settings.layer == "dna" else None
+    reference = library.reference
     spatial = build_map(
-        _drawn(library, copies),
+        _drawn(library, windows, copies),
         library.frame,
-        *_features(library),
+        reference.gene_ids if windows is None else windows.ids,
+        reference.gene_names if windows is None else windows.ids,
         library=library.settings.name,
         layer=library.settings.layer,
     )
@@ -109,14 +112,14 @@ def cycle_counts(call_counts: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], N
     return np.column_stack([bases, no_calls]), calls.sum(axis=2)
 
 
-def _drawn(library: LibraryFold, copies: NDArray[np.uint64]) -> Iterator[Molecules]:
+def _drawn(library: LibraryFold, windows: Windows | None, copies: NDArray[np.uint64]) -> Iterator[Molecules]:
     """The molecules of the map, a shard at a time, and their copies counted on the way."""
     settings = library.settings
     for part in library.molecules.parts():
         drawn = collapse_mids(part, settings.mid_collapse, settings.mid_length)
         copies += np.bincount(np.minimum(drawn.copies, _COPIES), minlength=_COPIES + 1).astype(np.uint64)
-        if settings.layer == "dna":
-            drawn = _windows(library).in_windows(drawn, library.position_bits)
+        if windows is not None:
+            drawn = windows.in_windows(drawn, library.position_bits)
         yield drawn
 
 
@@ -125,13 +128,6 @@ def _windows(library: LibraryFold) -> Windows:
     return window_features(
         reference.contig_names, reference.contig_lengths, library.settings.window_bp, reference.contig_offsets
     )
-
-
-def _features(library: LibraryFold) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
-    if library.settings.layer == "dna":
-        ids = _windows(library).ids
-        return ids, ids
-    return library.reference.gene_ids, library.reference.gene_names
 
 
 def _counted(library: LibraryFold) -> str:

@@ -130,6 +130,8 @@ def _resumed(experiment: Experiment, folder: Path) -> RunFolder:
 def _map_what_came(run: RunFolder, experiment: Experiment, ending: Ending) -> None:
     """Make the maps of what came before a failure, then raise the failure."""
     error = ChildError(ending.message, ending.exit_code)
+    if not any(run.log.glob("*.log")):
+        raise error
     try:
         fold_log(run, run.log, experiment, lambda _topic, _payload: None)
         publish(run, lambda _line: None)

@@ -27,7 +27,7 @@ from cartoseq.controller.workers import endpoint
 from cartoseq.streaming.liveview import LiveViewer
 
 #: A process that dies this often without anything moving forward in between ends the run.
-RESTARTS_WITHOUT_PROGRESS = 8
+RESTARTS_WITHOUT_PROGRESS = 20
 _POLL_S = 0.05
 
 

@@ -143,6 +143,9 @@ class LiveViewer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = open_socket(self._context, zmq.SUB, linger_ms=0)
         self._socket.setsockopt(zmq.RCVHWM, _QUEUED_MESSAGES)
+        # A full queue and a publisher that goes away make libzmq 4.3.5 abort the whole process at its next heartbeat
+        # (out_event after an input error). A viewer sees a lost link by the age of what it shows.
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
         for prefix in [topic.encode() + b"\0" for topic in topics] or [b""]:
             self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
         self._socket.connect(endpoint)

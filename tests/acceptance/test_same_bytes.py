@@ -75,7 +75,7 @@ def test_fifty_kills_leave_no_trace(undisturbed, cartoseq, tmp_path):
     )
     killed: dict[str, int] = {}
     while sum(killed.values()) < KILLS:
-        time.sleep(chance.uniform(0.1, 1.0))
+        time.sleep(chance.uniform(0.2, 2.0))
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         pids = _pids(run)
         if not pids:

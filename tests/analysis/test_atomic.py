@@ -1,7 +1,5 @@
 """A file is replaced whole or not at all."""
 
-import os
-
 import pytest
 
 from cartoseq.analysis.atomic import replace_atomically, write_text_atomically
@@ -11,7 +9,7 @@ def test_the_target_appears_with_its_whole_content(tmp_path):
     target = tmp_path / "folder" / "file.txt"
     write_text_atomically(target, "Körper\n")
     assert target.read_text(encoding="utf-8") == "Körper\n"
-    assert os.listdir(target.parent) == ["file.txt"]
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
@@ -26,4 +24,4 @@ def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
     with pytest.raises(OSError, match="No space"):
         fail()
     assert target.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file.txt"]
+    assert list(tmp_path.iterdir()) == [target]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -97,3 +99,24 @@ def test_the_publisher_refuses_other_machines(endpoint: str) -> None:
 def test_a_topic_with_nul_is_refused(endpoint: str) -> None:
     with LivePublisher(endpoint) as publisher, pytest.raises(ValueError, match="NUL"):
         publisher.publish("a\0b", b"")
+
+
+def test_a_viewer_with_a_full_queue_outlives_its_publisher(tmp_path: Path) -> None:
+    # With heartbeats, libzmq 4.3.5 aborts the viewer's process here: so in a process of its own.
+    program = f"""
+import time
+from cartoseq.streaming.liveview import LivePublisher, LiveViewer
+publisher = LivePublisher("ipc://{tmp_path}/live")
+viewer = LiveViewer("ipc://{tmp_path}/live")
+publisher.publish("a", b"first")
+assert viewer.latest(10.0) == {{"a": b"first"}}
+for number in range(200):
+    publisher.publish("a", bytes(200_000) + number.to_bytes(4, "big"))
+    time.sleep(0.003)
+publisher.close()
+time.sleep(1.5)
+assert viewer.latest(1.0)["a"][:1] == bytes(1)
+viewer.close()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
