@@ -74,7 +74,8 @@ class RecordHeader:
         count: DATA: clusters in the block. ACK, NACK, RESUME, FETCH: credit in bytes. RECORD: records still to come.
         payload_bytes: Bytes that follow the header.
         payload_crc: CRC32C of them.
-        monotonic_ns: The sender's monotonic clock. For latency only: order is by sequence.
+        monotonic_ns: The sender's monotonic clock. DATA, END: when it was sent, for latency only, since order is by
+            sequence. HELLO: when the source was born.
         epoch: Number of the HELLO that opened the source's session.
         schema: What the payload is: ``SCHEMA_BLOCK``, ``SCHEMA_JSON`` or ``SCHEMA_NONE``.
         codec: How the payload is packed: ``CODEC_RAW``.

@@ -8,7 +8,8 @@ source's order, and each consumer sees the log without a gap.
 * Credit is in bytes. ACK, NACK and RESUME say "I have all below *n*; you may have so many bytes beyond it under way".
   FETCH says the same from the consumer's side. A sender may exceed its credit by less than one record.
 * HELLO opens a session of a source, with a new epoch; RESUME answers it. Messages of another epoch are stale and
-  dropped. A recorder that does not know the session answers HELLO: say HELLO again.
+  dropped. A recorder that does not know the session answers HELLO: say HELLO again. HELLO says when its process was
+  born, by the machine's monotonic clock: the youngest process of a source has the session, an older one is refused.
 * A RESUME below what was acknowledged means that the recorder has lost acknowledged data. That ends the run.
 * A message is a header, and a payload in one or more frames. A RECORD's payload is one whole record of the log,
   in one frame or with its header in a frame of its own; its payload CRC covers that record's header, which in turn
@@ -155,6 +156,7 @@ class SourceMachine:
         self.ended = False
         self.stale = 0
         self._epoch = epoch
+        self._born_ns = -1
         self._hello_s = hello_s
         self._silence_s = silence_s
         self._records: deque[_Outgoing] = deque()
@@ -180,11 +182,24 @@ class SourceMachine:
 
     def hello(self, now: float) -> list[Message]:
         """Open a session: at the start, when asked to, after silence. A HELLO that is repeated keeps its epoch."""
+        if self._born_ns < 0:
+            self._born_ns = int(now * 1e9)
         if self.resumed:
             self._epoch = (self._epoch + 1) & 0xFFFF
         self.resumed = False
         self._deadline = now + self._hello_s
-        return [Message(RecordHeader(RecordKind.HELLO, self.run, self.source, self.acked, epoch=self._epoch))]
+        return [
+            Message(
+                RecordHeader(
+                    RecordKind.HELLO,
+                    self.run,
+                    self.source,
+                    self.acked,
+                    monotonic_ns=self._born_ns,
+                    epoch=self._epoch,
+                )
+            )
+        ]
 
     def submit(self, header: RecordHeader, payload: Sequence[Buffer], now: float) -> list[Message]:
         """Take a record. Run, source, sequence, epoch, size, CRC and time of its header are filled in here.

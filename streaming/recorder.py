@@ -73,6 +73,7 @@ class RecorderStatus:
 class _Session:
     peer: bytes
     epoch: int
+    born_ns: int
     answer: RecordKind | None
     asked_again_for: int = -1
 
@@ -130,7 +131,7 @@ class RecorderMachine:
             if header.kind in (RecordKind.HELLO, RecordKind.FETCH):
                 self._outbox.append((peer, abort(header.run, reason, source=header.source)))
         elif header.kind is RecordKind.HELLO:
-            self._sessions[header.source] = _Session(peer, header.epoch, RecordKind.RESUME)
+            self._hello(peer, header)
         elif header.kind in KEPT:
             self._take(peer, message, now)
         elif header.kind is RecordKind.FETCH:
@@ -157,6 +158,15 @@ class RecorderMachine:
     def forget(self, peer: bytes) -> None:
         """Drop a consumer that cannot be reached. It asks again when it is back."""
         self._consumers.pop(peer, None)
+
+    def _hello(self, peer: bytes, header: RecordHeader) -> None:
+        """Open a session. The youngest process of a source has it; one that was replaced is refused."""
+        session = self._sessions.get(header.source)
+        if session is not None and header.monotonic_ns < session.born_ns:
+            reason = f"another reader has taken over source {header.source}"
+            self._outbox.append((peer, abort(header.run, reason, source=header.source, epoch=header.epoch)))
+            return
+        self._sessions[header.source] = _Session(peer, header.epoch, header.monotonic_ns, RecordKind.RESUME)
 
     def _take(self, peer: bytes, message: Message, now: float) -> None:
         header = message.header

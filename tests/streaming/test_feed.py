@@ -112,6 +112,7 @@ def test_a_resumed_source_is_told_where_to_go_on(folder: Path) -> None:
             assert source.poll(20)
         with BlockSource(endpoint, 1, RUN) as source:
             assert source.open(20) == 3
+            assert source.recorded_clusters == 300
             source.send(numbered(3))
             source.finish({"reads": 400}, 20)
         with BlockSource(endpoint, 1, RUN) as source:
@@ -188,7 +189,7 @@ def test_a_reader_that_was_replaced_ends_itself(folder: Path) -> None:
         new.send(numbered(2))
         assert new.poll(20)
         old.send(numbered(1))
-        with pytest.raises(RunError, match="another reader feeds the same source"):
+        with pytest.raises(RunError, match="another reader has taken over source 1"):
             old.poll(20)
         new.finish({"reads": 300}, 20)
     with LogReader(folder / "log") as log:

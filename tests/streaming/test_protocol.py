@@ -53,7 +53,8 @@ class World:
         self.count = 0
         self.acked = dict.fromkeys(SOURCES, 0)
         self.sources: dict[int, SourceMachine] = {}
-        self.submitted: dict[int, int] = {}
+        self.names: dict[int, bytes] = {}
+        self.lives = 0
         self.recorder: RecorderMachine | None = None
         self.consumers: dict[bytes, ConsumerMachine] = {}
         self.checkpoints: dict[bytes, list[tuple[int, int, bytes]]] = {b"consumer-1": [], b"consumer-2": []}
@@ -103,6 +104,7 @@ class World:
     def kill_recorder(self) -> None:
         if self.recorder is not None:
             self.recorder = None
+            self.lives += 1
             self.at(self.rng.uniform(0.0, 0.5), self.start_recorder)
 
     def cut_power(self) -> None:
@@ -111,6 +113,8 @@ class World:
             self.disk.lose_power(self.rng)
 
     def start_source(self, source: int) -> None:
+        self.count += 1
+        self.names[source] = b"source-%d-%d" % (source, self.count)
         self.sources[source] = SourceMachine(RUN, source, epoch=self.rng.randrange(1 << 16), silence_s=1.0)
         self.send_from_source(source, self.sources[source].hello(self.now))
 
@@ -120,7 +124,7 @@ class World:
         self.send(b"", name, self.consumers[name].fetch(self.now, reset=True))
 
     def send_from_source(self, source: int, messages: list[Message]) -> None:
-        self.send(b"", b"source-%d" % source, messages)
+        self.send(b"", self.names[source], messages)
 
     def send(self, to: bytes, sender: bytes, messages: list[Message]) -> None:
         for message in messages:
@@ -135,15 +139,16 @@ class World:
                     frames[place] = bytes(changed)
             for _ in range(copies):
                 delay = self.rng.uniform(0.001, 0.05) if self.loss else 0.01
-                self.at(delay, lambda frames=frames: self.deliver(to, sender, frames))  # type: ignore[misc]
+                life = self.lives  # what is under way to a process dies with its connection
+                self.at(delay, lambda frames=frames, life=life: self.deliver(to, sender, frames, life))
 
-    def deliver(self, to: bytes, sender: bytes, frames: list[bytes]) -> None:
+    def deliver(self, to: bytes, sender: bytes, frames: list[bytes], life: int) -> None:
         try:
             message = self.read(frames)
         except (ValueError, VersionError):
             return
         if to == b"":
-            if self.recorder is not None:
+            if self.recorder is not None and life == self.lives:
                 self.recorder.receive(sender, message, self.now)
                 if self.rng.random() < 0.3:
                     self.commit()
@@ -155,7 +160,9 @@ class World:
                     raise
                 self.start_consumer(to)
         else:
-            source = int(to[-1:])
+            source = int(to.split(b"-")[1])
+            if to != self.names[source]:
+                return  # that process is dead
             self.send_from_source(source, self.sources[source].receive(message, self.now))
             self.acked[source] = max(self.acked[source], self.sources[source].acked)
 
@@ -471,6 +478,22 @@ def test_the_recorder_takes_only_the_next_number(
     assert [m.header.sequence for m in tell(RecordKind.END, 1, b"{}", epoch=3)] == [2]
     assert [m.header.kind for m in tell(RecordKind.DATA, 2, b"c", epoch=3)] == [RecordKind.ABORT]
     assert recorder.log.durable_index == 2
+
+
+def test_a_reader_that_was_replaced_cannot_come_back(
+    served: tuple[RecorderMachine, Callable[..., list[Message]]],
+) -> None:
+    recorder, _ = served
+
+    def hello(peer: bytes, born_ns: int) -> list[RecordKind]:
+        recorder.receive(peer, Message(RecordHeader(RecordKind.HELLO, RUN, 1, monotonic_ns=born_ns, epoch=9)), 0.0)
+        return [message.header.kind for to, message in recorder.commit(0.0) if to == peer]
+
+    assert hello(b"old", 5) == [RecordKind.RESUME]
+    assert hello(b"old", 5) == [RecordKind.RESUME]
+    assert hello(b"new", 6) == [RecordKind.RESUME]
+    assert hello(b"old", 5) == [RecordKind.ABORT]
+    assert hello(b"new", 6) == [RecordKind.RESUME]
 
 
 def test_a_consumer_gets_each_record_once_within_its_credit(
