@@ -108,6 +108,7 @@ class LogWriter:
         self._end = 0
         self._durable_end = 0
         self._torn = False
+        self._uncertain = False
         self._leftover: Path | None = None
         self._sources: dict[int, SourceState] = {}
         self._durable_sources: dict[int, SourceState] = {}
@@ -208,6 +209,22 @@ class LogWriter:
             raise disk_error(self._folder, error) from error
         self._mark()
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether a sync failed and a crash now could bring records back that were taken out: see :meth:`mend`."""
+        return self._uncertain
+
+    def mend(self) -> None:
+        """Make sure that what a failed sync took out of the log stays out.
+
+        Raises:
+            DiskError: the disk does not take it yet.
+        """
+        try:
+            self._mend()
+        except OSError as error:
+            raise disk_error(self._folder, error) from error
+
     def read(self, index: int) -> tuple[RecordHeader, memoryview]:
         """Read a durable record: its header, and header and payload as one buffer.
 
@@ -284,9 +301,13 @@ class LogWriter:
             self._torn = True
 
     def _mend(self) -> None:
-        if self._torn and self._file is not None:
-            self._file.truncate(self._end)
-        self._torn = False
+        """Cut what a failure left; after a failed sync durably, else a crash could bring the lost records back."""
+        if self._file is not None:
+            if self._torn:
+                self._file.truncate(self._end)
+            if self._uncertain:
+                self._file.sync()
+        self._torn = self._uncertain = False
 
     def _sync_pending(self) -> None:
         """Make the open segment durable, or take its unsynced records out again and raise."""
@@ -298,6 +319,7 @@ class LogWriter:
             self._sources = dict(self._durable_sources)
             self._end = self._durable_end
             self._cut()
+            self._uncertain = True
             raise
         for header, header_crc, offset in self._pending:
             self._segments[-1].add(header, header_crc, offset)

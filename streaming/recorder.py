@@ -147,7 +147,8 @@ class RecorderMachine:
             self._fail(str(error), now)
         self._look(now)
         for source, session in self._sessions.items():
-            if session.answer is not None:
+            # A fresh source must not hear a number that a crash could still raise.
+            if session.answer is not None and not (session.answer is RecordKind.RESUME and self.log.uncertain):
                 self._outbox.append((session.peer, self._answer(source, session)))
                 session.answer = None
         for peer in list(self._consumers):
@@ -241,6 +242,7 @@ class RecorderMachine:
         self._look_at = now + _RETRY_S
         try:
             self.free_bytes = self.log.free_bytes()
+            self.log.mend()
         except DiskError as error:
             self._pause(str(error))
             return

@@ -496,6 +496,28 @@ def test_a_reader_that_was_replaced_cannot_come_back(
     assert hello(b"new", 6) == [RecordKind.RESUME]
 
 
+def test_no_number_is_given_that_a_crash_could_still_raise(memory_disk: Any) -> None:
+    disk = memory_disk()
+    log = LogWriter(FOLDER, {"run": RUN}, disk=disk)
+    recorder = RecorderMachine(log, reserve_bytes=0)
+
+    def hello(peer: bytes, now: float) -> list[tuple[RecordKind, int]]:
+        recorder.receive(peer, Message(RecordHeader(RecordKind.HELLO, RUN, 1, epoch=3)), now)
+        return [(message.header.kind, message.header.sequence) for _, message in recorder.commit(now)]
+
+    assert hello(b"old", 0.0) == [(RecordKind.RESUME, 0)]
+    recorder.receive(b"old", Message(RecordHeader(RecordKind.DATA, RUN, 1, epoch=3)), 0.0)
+    disk.chance = lambda name: "EIO" if name in ("sync", "truncate") else ""
+    recorder.commit(0.0)
+    assert log.uncertain  # the record was taken out, but may still be on the medium
+    assert hello(b"new", 0.5) == []
+    assert hello(b"new", 5.0) == []
+    disk.chance = lambda name: ""
+    assert hello(b"new", 10.0) == [(RecordKind.RESUME, 0)]
+    disk.lose_power(random.Random(1))
+    assert LogWriter(FOLDER, {"run": RUN}, disk=disk).next_sequence(1) == 0
+
+
 def test_a_consumer_gets_each_record_once_within_its_credit(
     served: tuple[RecorderMachine, Callable[..., list[Message]]],
 ) -> None:
