@@ -9,6 +9,8 @@ junction). A read that no diagonal takes in whole is laid once more with gaps: b
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,6 +42,12 @@ _ONES = np.uint64(0x5555555555555555)
 SCORE, MISMATCHES, FROM, TO, BLOCKS, FIRST_BLOCK = 0, 1, 2, 3, 4, 5
 # Each block is three columns: text start, text end, diagonal.
 ROW = FIRST_BLOCK + 3 * MAX_BLOCKS
+
+
+@inlined
+def _signed(number: Any) -> int:
+    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
+    return int(np.int64(number))
 
 
 @inlined
@@ -108,7 +116,7 @@ def compare(
             x &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
         marks[marks_at + w] = x
         total += count_bits(x)
-    return int(total)
+    return _signed(total)
 
 
 @kernel
@@ -123,7 +131,7 @@ def _next_mark(marks: NDArray[np.uint64], marks_at: int, at: int, end: int) -> i
             w += 1
             x = marks[marks_at + w]
         if x:
-            result = min(end, w * 32 + int(lowest_bit(x) >> np.uint64(1)))
+            result = min(end, w * 32 + _signed(lowest_bit(x) >> np.uint64(1)))
     return result
 
 
@@ -145,7 +153,7 @@ def best_stretch(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int)
             x = marks[marks_at + word]
         mark = end
         if x:
-            mark = min(end, word * 32 + int(lowest_bit(x) >> np.uint64(1)))
+            mark = min(end, word * 32 + _signed(lowest_bit(x) >> np.uint64(1)))
             x &= x - np.uint64(1)
         score += mark - at
         if score > best:
@@ -268,7 +276,7 @@ def align_at(
         without = score - ((end - low) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = max(along + low + 1, along + end - NEAR_JUNCTION)
-        i = int(start_of_block[first >> INTRON_BLOCK_SHIFT])
+        i = _signed(start_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and starts[i] < first:
             i += 1
         while i < starts.size and starts[i] <= along + min(end + NEAR_JUNCTION, length - 1):
@@ -314,7 +322,7 @@ def align_at(
         without = score - ((high - begin) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = along + max(1, begin - NEAR_JUNCTION)
-        i = int(end_of_block[first >> INTRON_BLOCK_SHIFT])
+        i = _signed(end_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and ends[by_end[i]] < first:
             i += 1
         while i < starts.size and ends[by_end[i]] <= along + min(begin + NEAR_JUNCTION, high - 1):
@@ -366,7 +374,7 @@ def _text_code(text: NDArray[np.uint64], unknown: NDArray[np.uint64], at: int) -
     if at >= 0 and at < (text.size - 1) * 32:
         place = np.uint64(at)
         if (unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1) == np.uint64(0):
-            code = int((text[place >> np.uint64(5)] >> ((place & np.uint64(31)) << np.uint64(1))) & np.uint64(3))
+            code = _signed((text[place >> np.uint64(5)] >> ((place & np.uint64(31)) << np.uint64(1))) & np.uint64(3))
     return code
 
 
@@ -408,7 +416,7 @@ def align_gapped(
     best, best_from, best_i, best_j = 0, 0, 0, 0
     for i in range(length):
         shift = np.uint64(2 * (i & 31))
-        base = int((reads[row_at + (i >> 5)] >> shift) & np.uint64(3))
+        base = _signed((reads[row_at + (i >> 5)] >> shift) & np.uint64(3))
         no_call = (lost[row_at + (i >> 5)] >> shift) & np.uint64(1) != np.uint64(0)
         # Row i holds cells whose last read base is i; column j is text base diagonal + i + j - BAND.
         left_match, left_skipped = low, low
@@ -512,8 +520,8 @@ def check_candidates(
         status[r] = UNMAPPED
         strands[r] = 0
         confidence[r] = 0
-        length = int(lengths[r])
-        if length < int(needed[r]):
+        length = _signed(lengths[r])
+        if length < _signed(needed[r]):
             continue
         accepted = False
         one_place = hit_counts[r] > 0
@@ -521,16 +529,16 @@ def check_candidates(
             one_place &= hits[r, h] == hits[r, 0]
         if one_place:
             strand = hits[r, 0] & np.uint64(1)
-            diagonal = int(hits[r, 0] >> np.uint64(1))
+            diagonal = _signed(hits[r, 0] >> np.uint64(1))
             row_at = r * row_words + (reverse_at if strand else 0)
             total = compare(flat, flat_lost, row_at, length, text, unknown, unknown_blocks, diagonal, marks, 0)
-            margin = (MISMATCH + 1) * (int(bounds[r]) - total)
+            margin = (MISMATCH + 1) * (_signed(bounds[r]) - total)
             if margin >= least_difference and total <= rate * length:
                 score, begin, end, mismatches = length, 0, length, 0
                 if total:
                     score, begin, end, mismatches = best_stretch(marks, 0, 0, length)
                 # A clip of three bases or more may be a junction's doing.
-                if end - begin >= int(needed[r]) and begin < 3 and length - end < 3:
+                if end - begin >= _signed(needed[r]) and begin < 3 and length - end < 3:
                     accepted = True
                     status[r] = UNIQUE
                     strands[r] = np.uint8(strand)
@@ -637,7 +645,7 @@ def resolve(
             left += 1
         if hit_counts[r] == 0:
             continue
-        length = int(lengths[r])
+        length = _signed(lengths[r])
         found = 0
         for h in range(hit_counts[r]):
             key = hits[r, h]
@@ -662,11 +670,11 @@ def resolve(
         best_strand = 0
         second = 0
         for gapped in range(2):
-            if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, int(needed[r]), rate))):
+            if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, _signed(needed[r]), rate))):
                 break
             for a in range(tried if gapped == 0 else min(tried, 4)):
-                strand = int(keys[a] & np.uint64(1))
-                diagonal = int(keys[a] >> np.uint64(1))
+                strand = _signed(keys[a] & np.uint64(1))
+                diagonal = _signed(keys[a] >> np.uint64(1))
                 row_at = r * row_words + (reverse_at if strand else 0)
                 if gapped == 0:
                     covered = False
@@ -675,15 +683,15 @@ def resolve(
                             covered |= best[FIRST_BLOCK + 3 * b + 2] == diagonal
                     if covered:
                         continue
-                    if best[SCORE] > 0 and _fits(best, int(needed[r]), rate):
+                    if best[SCORE] > 0 and _fits(best, _signed(needed[r]), rate):
                         # A place differs from the read in every seed that does not name it, or a place near it that
                         # an intron may join to it.
                         named = 0
                         for b in range(found):
                             if (keys[b] ^ keys[a]) & np.uint64(1) == np.uint64(0):
-                                away = abs(int(keys[b] >> np.uint64(1)) - diagonal)
+                                away = abs(_signed(keys[b] >> np.uint64(1)) - diagonal)
                                 named += votes[b] if away < LONGEST_INTRON else 0
-                        ceiling = length - (MISMATCH + 1) * max(0, int(bounds[r]) - named)
+                        ceiling = length - (MISMATCH + 1) * max(0, _signed(bounds[r]) - named)
                         if best[SCORE] - ceiling >= least_difference:
                             second = max(second, ceiling)
                             continue
@@ -716,11 +724,11 @@ def resolve(
                     best_strand = strand
                 elif not same:
                     second = max(second, trial[SCORE])
-        if best[SCORE] <= 0 or not _fits(best, int(needed[r]), rate):
+        if best[SCORE] <= 0 or not _fits(best, _signed(needed[r]), rate):
             continue
         margin = best[SCORE] - second
         if not last or repeats[r]:
-            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * int(bounds[r])
+            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * _signed(bounds[r])
             margin = min(margin, best[SCORE] - hidden)
         if not last:
             if margin < least_difference:

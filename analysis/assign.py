@@ -11,7 +11,7 @@ not uniquely placed. It is a lower bound: a read that fits at once is not compar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class AssignSettings:
     Attributes:
         layer: "rna" asks for genes, "dna" for places.
         strand: Whether reads lie as their transcript ("forward": Stereo-seq, Visium, Drop-seq), opposite, or either.
-        min_aligned_fraction: Least share of the trimmed template that must align, as STAR's outFilterMatchNminOverLread.
+        min_aligned_fraction: Least share of the trimmed template that must align (STAR: outFilterMatchNminOverLread).
         min_aligned_bases: Least bases that must align.
         max_mismatch_rate: Most mismatches per aligned base.
         min_score_difference: Least score (+1 a match, -2 a mismatch) by which the best place must beat any other: 3 is
@@ -192,35 +192,39 @@ class _Batch:
         shares = (settings.min_aligned_fraction * np.maximum(lengths.astype(np.int64) - 1, 0)).astype(np.uint16)
         needed = np.maximum(shares, np.uint16(settings.min_aligned_bases))
         index = reference.index
-        places = (reference.intron_starts, reference.intron_ends, index.junction_base, index.junction_stride)
-        seeds = (index.k, index.sampling, index.slots, index.postings, *places)
+        places: tuple[Any, ...] = (
+            reference.intron_starts,
+            reference.intron_ends,
+            index.junction_base,
+            index.junction_stride,
+        )
+        seeds: tuple[Any, ...] = (index.k, index.sampling, index.slots, index.postings, *places)
         few_hits, hits, hit_counts = self.few_hits[:n], self.hits[:n], self.hit_counts[:n]
         bounds, repeats = self.bounds[:n], self.repeats[:n]
-        kmerindex.few_seeds(self.reads, self.lost, lengths, *seeds, few_hits, hit_counts, bounds)
+        seeding: tuple[Any, ...] = (self.reads, self.lost, lengths, *seeds)
+        kmerindex.few_seeds(*seeding, few_hits, hit_counts, bounds)
         strands = result.strands[first : first + n]
         confidence = result.confidence[first : first + n]
-        texts = (reference.text, reference.unknown, reference.unknown_blocks)
-        introns = (
+        texts: tuple[Any, ...] = (reference.text, reference.unknown, reference.unknown_blocks)
+        introns: tuple[Any, ...] = (
             reference.intron_starts,
             reference.intron_ends,
             reference.introns_by_end,
             reference.intron_start_of_block,
             reference.intron_end_of_block,
         )
-        reads = (self.reads, self.lost, lengths, needed)
-        limits = (settings.max_mismatch_rate, settings.min_score_difference)
-        outcome = (status, strands, confidence, rows)
-        left = alignment.check_candidates(
-            *reads, few_hits, hit_counts, bounds, *texts, *limits, *outcome, self.open_reads
-        )
+        reads: tuple[Any, ...] = (self.reads, self.lost, lengths, needed)
+        limits: tuple[Any, ...] = (settings.max_mismatch_rate, settings.min_score_difference)
+        outcome: tuple[Any, ...] = (status, strands, confidence, rows)
+        check: tuple[Any, ...] = (*reads, few_hits, hit_counts, bounds, *texts, *limits, *outcome)
+        left = alignment.check_candidates(*check, self.open_reads)
         repeats[:] = 0
         chosen = self.open_reads[:left]
-        left = alignment.resolve(
-            chosen, few_hits, hit_counts, bounds, repeats, *reads, *texts, *introns, *limits, *outcome, False
-        )
+        rest: tuple[Any, ...] = (hit_counts, bounds, repeats, *reads, *texts, *introns, *limits, *outcome)
+        left = alignment.resolve(chosen, few_hits, *rest, False)
         chosen = self.open_reads[:left]
-        kmerindex.all_seeds(chosen, self.reads, self.lost, lengths, *seeds, hits, hit_counts, bounds, repeats)
-        alignment.resolve(chosen, hits, hit_counts, bounds, repeats, *reads, *texts, *introns, *limits, *outcome, True)
+        kmerindex.all_seeds(chosen, *seeding, hits, hit_counts, bounds, repeats)
+        alignment.resolve(chosen, hits, *rest, True)
         self._describe(first, n, reference, settings, result)
 
     def _trim(

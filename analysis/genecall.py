@@ -7,11 +7,13 @@ None exonic, one spanned on the read's strand: intronic. Otherwise, a spanned ge
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.streaming.kernel import kernel
+from cartoseq.streaming.kernel import inlined, kernel
 
 ASSIGNED, MULTI_GENE, ANTISENSE, INTRONIC, INTERGENIC, MULTI_MAPPED, UNMAPPED = 0, 1, 2, 3, 4, 5, 6
 """Verdicts of a template, as in the counts of a run."""
@@ -23,6 +25,12 @@ MAX_GENES = 32
 _SCORE, _FROM, _TO, _BLOCKS, _FIRST_BLOCK = 0, 2, 3, 4, 5
 _MISMATCHES = 1
 _BLOCK_SHIFT = 7
+
+
+@inlined
+def _signed(number: Any) -> int:
+    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
+    return int(np.int64(number))
 
 
 @kernel
@@ -76,7 +84,7 @@ def call_genes(
             while segments[segment, 0] < end:
                 overlap = min(end, segments[segment + one, 0]) - max(begin, segments[segment, 0])
                 for e in range(segments[segment, 1], segments[segment + one, 1]):
-                    key = int(entries[e] >> np.uint64(1))
+                    key = _signed(entries[e] >> np.uint64(1))
                     at = 0
                     while at < count and seen[at] != key:
                         at += 1
@@ -97,7 +105,7 @@ def call_genes(
         for at in range(count):
             if 2 * spanned[at] < total:
                 continue
-            strand = int(strands[r]) ^ (1 if library_strand == REVERSE else 0)
+            strand = _signed(strands[r]) ^ (1 if library_strand == REVERSE else 0)
             if library_strand != UNSTRANDED and (seen[at] & 1) != strand:
                 antisense += 1
                 continue
@@ -152,7 +160,7 @@ def describe(
             aligned_from[r] = 0
             aligned_to[r] = 0
             continue
-        length, head = int(lengths[r]), int(heads[r])
+        length, head = _signed(lengths[r]), _signed(heads[r])
         begin, end = rows[r, _FROM], rows[r, _TO]
         mismatches[r] = np.uint8(min(rows[r, _MISMATCHES], 255))
         if strands[r]:

@@ -18,6 +18,7 @@ Texts hold 2 bits a base (A0 C1 G2 T3), the first base least significant, 32 bas
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,12 @@ def build_index(
     counts[:] = 0
     _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, mask, slots, counts, postings, 1)
     return KmerIndex(k, sampling, slots, postings, bases, 2 * flank)
+
+
+@inlined
+def _signed(number: Any) -> int:
+    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
+    return int(np.int64(number))
 
 
 @inlined
@@ -270,7 +277,7 @@ def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
     total = 0
     for at in range(slots.size):
         if counts[at] > 1 and slots[at] != EMPTY:
-            kept = min(int(counts[at]), MAX_POSTINGS)
+            kept = min(_signed(counts[at]), MAX_POSTINGS)
             flags = np.uint64(1) << np.uint64(33)
             if counts[at] > MAX_POSTINGS:
                 flags |= np.uint64(1) << np.uint64(34)
@@ -402,7 +409,7 @@ def few_seeds(
     for first in range(0, n, group):
         last = min(first + group, n)
         for r in range(first, last):
-            length = int(lengths[r])
+            length = _signed(lengths[r])
             words = length - k + 1
             plus = r * row_bases
             minus = reverse_at + plus + length - k
@@ -442,7 +449,7 @@ def few_seeds(
             count = 0
             bound = 0
             beyond = 0
-            length = int(lengths[r])
+            length = _signed(lengths[r])
             for s in range(FEW):
                 h = hashes[g, s]
                 if h == NO_SEED:
@@ -458,7 +465,7 @@ def few_seeds(
                 kept = 1
                 at = slot & np.uint64(0xFFFFFFFF)
                 if slot & listed:
-                    kept = int(postings[at])
+                    kept = _signed(postings[at])
                 for i in range(kept):
                     if slot & listed:
                         place = postings[at + np.uint64(1) + np.uint64(i)]
@@ -526,7 +533,7 @@ def all_seeds(
     base, stride = np.uint64(junction_base), np.uint64(junction_stride)
     for c in range(chosen.size):
         r = chosen[c]
-        length = int(lengths[r])
+        length = _signed(lengths[r])
         plus = r * row_bases
         minus = reverse_at + plus + length - k
         seeds = 0
@@ -561,7 +568,7 @@ def all_seeds(
                     continue
                 if slot & listed:
                     at = slot & low32
-                    kept = int(postings[at])
+                    kept = _signed(postings[at])
                     for i in range(kept):
                         if count < most:
                             place = postings[at + np.uint64(1) + np.uint64(i)]

@@ -7,14 +7,22 @@ the read. What is cut from the front (`heads`) is gone from the packed read; pos
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.streaming.kernel import kernel
+from cartoseq.streaming.kernel import inlined, kernel
 
 MAX_BASES = 512
 """Longest template that is packed."""
 _ONES = np.uint64(0x5555555555555555)
+
+
+@inlined
+def _signed(number: Any) -> int:
+    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
+    return int(np.int64(number))
 
 
 @kernel
@@ -95,7 +103,7 @@ def reverse_reads(
     """
     words = forward.shape[1]
     for r in range(lengths.size):
-        length = int(lengths[r])
+        length = _signed(lengths[r])
         used = (length + 31) // 32
         tail = np.uint64(2 * (length & 31))
         any_lost = np.uint64(0)
@@ -170,7 +178,7 @@ def trim_tails(
     same = np.zeros(forward.shape[1] + 1, np.uint64)
     least = max(1, (run - mismatches) // (mismatches + 1))
     for r in range(lengths.size):
-        length = int(lengths[r])
+        length = _signed(lengths[r])
         if length >= run and _holds_run(forward[r], unknown[r], np.uint64(letter), least, length, same):
             at = _find_run(forward[r], unknown[r], np.uint64(letter), run, mismatches, length)
             if at >= 0:
@@ -210,9 +218,10 @@ def _holds_run(
     length: int,
     same: NDArray[np.uint64],
 ) -> bool:
-    """Tell whether there are `least` equal bases in a row anywhere: runs are shortened by shifting them over themselves.
+    """Tell whether there are `least` equal bases in a row anywhere.
 
-    `same` is scratch, one word longer than the row.
+    Runs are shortened by shifting them over themselves; what is left was long enough. `same` is scratch, one word
+    longer than the row.
     """
     pattern = letter * _ONES
     words = (length + 31) // 32
@@ -261,7 +270,7 @@ def trim_heads(
     words = forward.shape[1]
     for r in range(lengths.size):
         heads[r] = 0
-        length = int(lengths[r])
+        length = _signed(lengths[r])
         if length < run:
             continue
         row, lost = forward[r], unknown[r]
@@ -313,7 +322,7 @@ def trim_adapter(
         pattern |= np.uint64(adapter[i]) << np.uint64(2 * i)
     for r in range(lengths.size):
         row = forward[r]
-        length = int(lengths[r])
+        length = _signed(lengths[r])
         for at in range(length - min(least, size) + 1):
             overlap = min(size, length - at)
             word = np.uint64(at) >> np.uint64(5)
@@ -323,7 +332,7 @@ def trim_adapter(
             x = (x | (x >> np.uint64(1))) & _ONES
             if overlap < 32:
                 x &= (np.uint64(1) << np.uint64(2 * overlap)) - np.uint64(1)
-            allowed = int(rate * overlap)
+            allowed = _signed(rate * overlap)
             count = 0
             while x and count <= allowed:
                 x &= x - np.uint64(1)

@@ -2,9 +2,10 @@
 
 Run ``python -m benchmarks.assign [--json FILE] [--megabases 100]``. The genome is random, 40 % of it dispersed repeats
 (5-25 % diverged), with spliced genes, 3 % of them followed by a paralog 3 % apart. Reads are 100 bases with 0.6 %
-substitutions: 70 % from the 3' ends of transcripts, 20 % of genes with their introns, 5 % from anywhere, 5 % random. Both tools run on one thread, in turn; minimap2 from a
-built index, less the CPU time that it needs for a single read. A placed read is right if it overlaps where it comes
-from, on its strand. minimap2 counts from mapping quality 10 on, as pipelines take it; ours only where the place is unique.
+substitutions: 70 % from the 3' ends of transcripts, 20 % of genes with their introns, 5 % from anywhere, 5 % random.
+Both tools run on one thread, in turn; minimap2 from a built index, less the CPU time that it needs for a single read.
+A placed read is right if it overlaps where it comes from, on its strand. minimap2's count from mapping quality 10 on,
+as pipelines take them; ours only where the place is unique.
 """
 
 from __future__ import annotations
