@@ -103,9 +103,9 @@ def _comparable(run: Path) -> dict[str, str]:
 
 def test_a_replay_gives_the_same_files(undisturbed, cartoseq, tmp_path):
     _, expected = undisturbed
-    cartoseq("replay", expected, "--out", tmp_path / "RUN2")
-    cartoseq("export", tmp_path / "RUN2", *FORMATS)
-    assert results(tmp_path / "RUN2") == results(expected)
+    cartoseq("replay", expected, "--out", tmp_path / "RUN")
+    cartoseq("export", tmp_path / "RUN", *FORMATS)
+    assert results(tmp_path / "RUN") == results(expected)
 
 
 @pytest.mark.timeout(300)
