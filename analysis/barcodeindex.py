@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.analysis.lowlevel import prefetch
+from cartoseq.analysis.lowlevel import empty_table, prefetch
 from cartoseq.streaming.kernel import kernel
 
 SPOT_BITS = 30
@@ -123,18 +123,19 @@ class BarcodeIndex:
             raise ValueError(f"bucket bits {a} and {b} do not fit a barcode of {key_bits} bits")
         wide = key_bits - a > 64 - SPOT_BITS or key_bits - b > 32 or (a_bits is None and b_bits is None and chosen.wide)
         bits = (np.uint64(key_bits), np.uint64(a), np.uint64(b))
-        a_offsets = np.zeros((1 << a) + 1, np.uint32)
-        a_entries = np.empty(cids.size, np.uint64)
+        a_offsets = empty_table((1 << a) + 1, np.uint32)
+        a_entries = empty_table(cids.size, np.uint64)
+        cursor = empty_table(a_offsets.size, np.uint32)
         if wide:
-            a_spots = np.empty(cids.size, np.uint32)
-            kept, shared = _build_wide_a(cids, spots, bits[1], a_offsets, a_entries, a_spots)
-            b_entries: NDArray[Any] = np.empty(cids.size, np.uint64)
+            a_spots = empty_table(cids.size, np.uint32)
+            kept, shared = _build_wide_a(cids, spots, bits[1], a_offsets, cursor, a_entries, a_spots)
+            b_entries: NDArray[Any] = empty_table(cids.size, np.uint64)
         else:
             a_spots = np.empty(0, np.uint32)
-            kept, shared = _build_narrow_a(cids, spots, bits[1], a_offsets, a_entries)
-            b_entries = np.empty(cids.size, np.uint32)
-        b_offsets = np.zeros((1 << b) + 1, np.uint32)
-        _build_b(cids, bits[0] - bits[2], b_offsets, b_entries)
+            kept, shared = _build_narrow_a(cids, spots, bits[1], a_offsets, cursor, a_entries)
+            b_entries = empty_table(cids.size, np.uint32)
+        b_offsets = empty_table((1 << b) + 1, np.uint32)
+        _build_b(cids, bits[0] - bits[2], b_offsets, empty_table(b_offsets.size, np.uint32), b_entries)
         return cls(
             barcode_length=barcode_length,
             a_bits=a,
@@ -179,13 +180,18 @@ def _even_bits(barcodes: int, mean_entries: float) -> int:
 
 def _trimmed(table: NDArray[Entry], size: int) -> NDArray[Entry]:
     """The table without the room that repeated barcodes left at its end."""
-    return table if table.size == size else table[:size].copy()
+    if table.size == size:
+        return table
+    trimmed = empty_table(size, table.dtype)
+    trimmed[:] = table[:size]
+    return trimmed
 
 
 @kernel
 def _count_buckets(cids: NDArray[np.uint64], shift: U64, mask: U64, offsets: NDArray[np.uint32]) -> None:
-    """Turn zeros into the buckets' beginnings."""
+    """Find where each bucket begins."""
     n = np.uint64(cids.size)
+    offsets[:] = np.uint32(0)
     for i in range(n):
         prefetch(offsets, ((cids[min(i + _AHEAD, n - _ONE)] >> shift) & mask) + _ONE)
         offsets[((cids[i] >> shift) & mask) + _ONE] += np.uint32(1)
@@ -195,12 +201,17 @@ def _count_buckets(cids: NDArray[np.uint64], shift: U64, mask: U64, offsets: NDA
 
 @kernel
 def _build_narrow_a(
-    cids: NDArray[np.uint64], spots: NDArray[np.uint32], a_bits: U64, offsets: NDArray[np.uint32], entries: NDArray[Any]
+    cids: NDArray[np.uint64],
+    spots: NDArray[np.uint32],
+    a_bits: U64,
+    offsets: NDArray[np.uint32],
+    cursor: NDArray[np.uint32],
+    entries: NDArray[Any],
 ) -> tuple[U64, U64]:
     mask = (_ONE << a_bits) - _ONE
     _count_buckets(cids, _ZERO, mask, offsets)
     n = np.uint64(cids.size)
-    cursor = offsets.copy()
+    cursor[:] = offsets
     for i in range(n):
         prefetch(cursor, cids[min(i + np.uint64(2) * _AHEAD, n - _ONE)] & mask)
         prefetch(entries, np.uint64(cursor[cids[min(i + _AHEAD, n - _ONE)] & mask]))
@@ -236,12 +247,13 @@ def _build_wide_a(
     spots: NDArray[np.uint32],
     a_bits: U64,
     offsets: NDArray[np.uint32],
+    cursor: NDArray[np.uint32],
     entries: NDArray[Any],
     entry_spots: NDArray[np.uint32],
 ) -> tuple[U64, U64]:
     mask = (_ONE << a_bits) - _ONE
     _count_buckets(cids, _ZERO, mask, offsets)
-    cursor = offsets.copy()
+    cursor[:] = offsets
     for i in range(np.uint64(cids.size)):
         bucket = cids[i] & mask
         to = np.uint64(cursor[bucket])
@@ -273,12 +285,18 @@ def _build_wide_a(
 
 
 @kernel
-def _build_b(cids: NDArray[np.uint64], low_bits: U64, offsets: NDArray[np.uint32], entries: NDArray[Any]) -> None:
+def _build_b(
+    cids: NDArray[np.uint64],
+    low_bits: U64,
+    offsets: NDArray[np.uint32],
+    cursor: NDArray[np.uint32],
+    entries: NDArray[Any],
+) -> None:
     low_mask = (_ONE << low_bits) - _ONE
     bucket_mask = np.uint64(offsets.size - 1) - _ONE
     _count_buckets(cids, low_bits, bucket_mask, offsets)
     n = np.uint64(cids.size)
-    cursor = offsets.copy()
+    cursor[:] = offsets
     for i in range(n):
         prefetch(cursor, cids[min(i + np.uint64(2) * _AHEAD, n - _ONE)] >> low_bits)
         prefetch(entries, np.uint64(cursor[cids[min(i + _AHEAD, n - _ONE)] >> low_bits]))

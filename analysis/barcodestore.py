@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.barcodeindex import BarcodeIndex
 from cartoseq.analysis.chip import ChipFrame, ChipOptions, FrameKind, read_chip
+from cartoseq.analysis.lowlevel import empty_table
 from cartoseq.streaming.errors import InputError
 
 LAYOUT_VERSION = 1
@@ -169,7 +170,7 @@ def load_index(path: Path, fingerprint: str) -> tuple[BarcodeIndex, ChipFrame]:
             arrays: dict[str, NDArray[Any]] = {}
             for entry in header["arrays"]:
                 file.seek(-file.tell() % _ALIGNMENT, os.SEEK_CUR)
-                array = np.empty(entry["size"], np.dtype(entry["dtype"]))
+                array = empty_table(entry["size"], np.dtype(entry["dtype"]))
                 _read_fully(file, _bytes_of(array))
                 if crc32c(_bytes_of(array)) != entry["crc32c"]:
                     raise DamagedIndexError(f"the checksum of {entry['name']} is wrong")

@@ -1,4 +1,4 @@
-"""One machine instruction that the kernels need and numba does not offer: the prefetch of a cache line.
+"""What large tables need of the machine: the prefetch of a cache line, which numba does not offer, and huge pages.
 
 A table lookup in a chip of hundreds of megabytes waits for memory. Asking for the line some sixteen reads ahead
 lets many such waits run side by side. A prefetch never faults and never changes a result, so where it cannot be
@@ -7,10 +7,33 @@ compiled (JIT switched off, or a numba without intrinsics) it is left out and th
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from collections.abc import Callable
 from typing import Any, cast
 
 import numba
+import numpy as np
+from numpy.typing import NDArray
+
+# Tables below this gain nothing from pages of 2 MB.
+_LARGE_TABLE = 8 << 20
+
+
+def empty_table(size: int, dtype: np.dtype[Any] | type[np.generic]) -> NDArray[Any]:
+    """An array of undefined or zero content for random access: private memory, in huge pages if it is large.
+
+    A look-up in small pages waits for the page tables too. NumPy asks for huge pages likewise, but gets memory back
+    from the allocator whose small pages are there already, and then has none.
+    """
+    dtype = np.dtype(dtype)
+    nbytes = size * dtype.itemsize
+    if nbytes < _LARGE_TABLE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return np.empty(size, dtype)
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without huge pages is only slower
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, dtype, size)
 
 
 def _without_prefetch(array: Any, index: Any) -> None:

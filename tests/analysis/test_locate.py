@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from cartoseq.analysis.locate import (
     locate,
     open_index,
 )
+from cartoseq.analysis.lowlevel import empty_table
 from cartoseq.streaming.errors import InputError
 
 
@@ -282,6 +286,30 @@ def test_a_large_chip_takes_at_most_15_bytes_a_barcode(barcodes: int) -> None:
     layout = choose_layout(barcodes, 25)
     assert not layout.wide
     assert 12 + 4 * (2**layout.a_bits + 2**layout.b_bits) / barcodes <= 15
+
+
+def test_tables_in_huge_pages_are_arrays_like_any_other() -> None:
+    for size in (0, 10, 3_000_000):
+        table = empty_table(size, np.uint32)
+        table[:] = 7
+        assert (table.size, table.dtype, table.flags.c_contiguous) == (size, np.uint32, True)
+        assert int(table.sum()) == 7 * size
+
+
+def test_without_compilation_the_decisions_are_the_same() -> None:
+    program = """
+import numpy as np
+from cartoseq.analysis.barcodeindex import BarcodeIndex
+from cartoseq.analysis.locate import locate
+index = BarcodeIndex.build(np.arange(0, 4000, 100, dtype=np.uint64), np.arange(40, dtype=np.uint32), 25)
+reads = np.array([100, 103, 2**49, 500, 77], np.uint64)
+no_calls, spots, verdicts = np.zeros(5, np.uint8), np.zeros(5, np.uint32), np.zeros(5, np.uint8)
+locate(reads, no_calls, no_calls, index, 1, spots, verdicts)
+print(spots.tolist(), verdicts.tolist())
+"""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"[1, 1, 0, 5, {NO_SPOT}] [{EXACT}, {CORRECTED}, {CORRECTED}, {EXACT}, {UNMATCHED}]"
 
 
 def test_a_small_chip_has_small_tables() -> None:
