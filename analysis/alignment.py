@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
 from cartoseq.analysis.lowlevel import prefetch
+from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Text
 from cartoseq.streaming.kernel import inlined, kernel
 
 MISMATCH = 2
@@ -66,9 +67,7 @@ def compare(
     lost: NDArray[np.uint64],
     row_at: int,
     length: int,
-    text: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
-    unknown_blocks: NDArray[np.uint8],
+    text: Text,
     diagonal: int,
     marks: NDArray[np.uint64],
     marks_at: int,
@@ -80,9 +79,7 @@ def compare(
         lost: Their no-calls: mismatches.
         row_at: First word of the read, oriented along the text.
         length: Its bases.
-        text: Packed text.
-        unknown: One bit per unknown base of the text: mismatches.
-        unknown_blocks: 1 for each 1,024 bases of text that hold one.
+        text: The genome; its unknown bases are mismatches.
         diagonal: Where the read's first base lies. Outside the text everything mismatches.
         marks: Out: 01 per mismatch, one word per 32 bases.
         marks_at: First word to write.
@@ -92,7 +89,7 @@ def compare(
     """
     words = (length + 31) // 32
     rest = length & 31
-    if diagonal < 0 or diagonal + length + 64 > text.size * 32:
+    if diagonal < 0 or diagonal + length + 64 > text.words.size * 32:
         for w in range(words):
             marks[marks_at + w] = _ONES
         if rest:
@@ -100,17 +97,17 @@ def compare(
         return length
     at = np.uint64(diagonal)
     uncertain = (
-        unknown_blocks[at >> np.uint64(10)] | unknown_blocks[(at + np.uint64(length)) >> np.uint64(10)]
+        text.unknown_blocks[at >> np.uint64(10)] | text.unknown_blocks[(at + np.uint64(length)) >> np.uint64(10)]
     ) != np.uint8(0)
     total = np.uint64(0)
     for w in range(words):
         here = at + np.uint64(32 * w)
-        x = reads[row_at + w] ^ _window(text, here)
+        x = reads[row_at + w] ^ _window(text.words, here)
         x = ((x | (x >> np.uint64(1))) & _ONES) | lost[row_at + w]
         if uncertain:
             for i in range(32):
                 place = here + np.uint64(i)
-                if (unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
+                if (text.unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1):
                     x |= np.uint64(1) << np.uint64(2 * i)
         if w == words - 1 and rest:
             x &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
@@ -229,14 +226,8 @@ def align_at(
     lost: NDArray[np.uint64],
     row_at: int,
     length: int,
-    text: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
-    unknown_blocks: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    by_end: NDArray[np.int64],
-    start_of_block: NDArray[np.uint32],
-    end_of_block: NDArray[np.uint32],
+    text: Text,
+    introns: Introns,
     diagonal: int,
     marks: NDArray[np.uint64],
     row: NDArray[np.int64],
@@ -244,25 +235,20 @@ def align_at(
     """Align a read without gaps at a diagonal, and over annotated introns where that is better.
 
     Args:
-        reads: As in `compare`, as are all that are not named below.
-        lost: See above.
-        row_at: See above.
-        length: See above.
-        text: See above.
-        unknown: See above.
-        unknown_blocks: See above.
-        starts: Introns in the text, half-open, sorted by start.
-        ends: Their ends.
-        by_end: Order of the introns by end.
-        start_of_block: First intron that starts in each block of the text or later.
-        end_of_block: First in `by_end` that ends there or later.
+        reads: As in `compare`, as are `lost`, `row_at`, `length` and `text`.
+        lost: No-calls.
+        row_at: First word of the read.
+        length: Its bases.
+        text: The genome.
+        introns: Annotated introns.
         diagonal: Where the read's first base lies.
         marks: Scratch, three times the words of a read.
         row: Out: the alignment.
     """
+    starts, ends, by_end = introns.starts, introns.ends, introns.by_end
     stride = marks.size // 3
     here, trial, chosen = 0, stride, 2 * stride
-    compare(reads, lost, row_at, length, text, unknown, unknown_blocks, diagonal, marks, here)
+    compare(reads, lost, row_at, length, text, diagonal, marks, here)
     score, begin, end, mismatches = best_stretch(marks, here, 0, length)
     row[FIRST_BLOCK] = diagonal + begin
     row[FIRST_BLOCK + 1] = diagonal + end
@@ -276,7 +262,7 @@ def align_at(
         without = score - ((end - low) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = max(along + low + 1, along + end - NEAR_JUNCTION)
-        i = _signed(start_of_block[first >> INTRON_BLOCK_SHIFT])
+        i = _signed(introns.start_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and starts[i] < first:
             i += 1
         while i < starts.size and starts[i] <= along + min(end + NEAR_JUNCTION, length - 1):
@@ -289,7 +275,7 @@ def align_at(
                 left_score = (x - low) - (MISMATCH + 1) * left_mismatches
             if left_score > 0:
                 beyond = along + ends[i] - starts[i]
-                compare(reads, lost, row_at, length, text, unknown, unknown_blocks, beyond, marks, trial)
+                compare(reads, lost, row_at, length, text, beyond, marks, trial)
                 right_score, right_end, right_mismatches = best_beginning(marks, trial, x, length)
                 if right_score > 0 and without + left_score + right_score - JUNCTION > best:
                     best = without + left_score + right_score - JUNCTION
@@ -315,14 +301,14 @@ def align_at(
     while starts.size and score > 0 and blocks < MAX_BLOCKS and begin >= 3:
         along = row[FIRST_BLOCK + 2]
         if not here_is_first:
-            compare(reads, lost, row_at, length, text, unknown, unknown_blocks, along, marks, here)
+            compare(reads, lost, row_at, length, text, along, marks, here)
             here_is_first = True
         high = row[FIRST_BLOCK + 1] - along
         block_mismatches = _count_marks(marks, here, begin, high)
         without = score - ((high - begin) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = along + max(1, begin - NEAR_JUNCTION)
-        i = _signed(end_of_block[first >> INTRON_BLOCK_SHIFT])
+        i = _signed(introns.end_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and ends[by_end[i]] < first:
             i += 1
         while i < starts.size and ends[by_end[i]] <= along + min(begin + NEAR_JUNCTION, high - 1):
@@ -336,7 +322,7 @@ def align_at(
                 right_score = (high - x) - (MISMATCH + 1) * right_mismatches
             if right_score > 0:
                 beyond = along - (ends[j] - starts[j])
-                compare(reads, lost, row_at, length, text, unknown, unknown_blocks, beyond, marks, trial)
+                compare(reads, lost, row_at, length, text, beyond, marks, trial)
                 left_score, left_begin, left_mismatches = best_ending(marks, trial, 0, x)
                 if left_score > 0 and without + left_score + right_score - JUNCTION > best:
                     best = without + left_score + right_score - JUNCTION
@@ -368,13 +354,15 @@ def align_at(
 
 
 @kernel
-def _text_code(text: NDArray[np.uint64], unknown: NDArray[np.uint64], at: int) -> int:
+def _text_code(text: Text, at: int) -> int:
     """Return the base at a place of the text, 4 where it is not known or outside."""
     code = 4
-    if at >= 0 and at < (text.size - 1) * 32:
+    if at >= 0 and at < (text.words.size - 1) * 32:
         place = np.uint64(at)
-        if (unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1) == np.uint64(0):
-            code = _signed((text[place >> np.uint64(5)] >> ((place & np.uint64(31)) << np.uint64(1))) & np.uint64(3))
+        if (text.unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1) == np.uint64(0):
+            code = _signed(
+                (text.words[place >> np.uint64(5)] >> ((place & np.uint64(31)) << np.uint64(1))) & np.uint64(3)
+            )
     return code
 
 
@@ -384,8 +372,7 @@ def align_gapped(
     lost: NDArray[np.uint64],
     row_at: int,
     length: int,
-    text: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
+    text: Text,
     diagonal: int,
     row: NDArray[np.int64],
 ) -> None:
@@ -395,12 +382,11 @@ def align_gapped(
     differences it has, so that no matrix is kept.
 
     Args:
-        reads: As in `compare`, as are all that are not named below.
-        lost: See above.
-        row_at: See above.
-        length: See above.
-        text: See above.
-        unknown: See above.
+        reads: As in `compare`, as are `lost`, `row_at`, `length` and `text`.
+        lost: No-calls.
+        row_at: First word of the read.
+        length: Its bases.
+        text: The genome.
         diagonal: Where the read's first base lies.
         row: Out: the alignment; its block has the diagonal on which it begins.
     """
@@ -430,7 +416,7 @@ def align_gapped(
                 before, before_from = added[j], added_from[j]
             if before <= 0:
                 before, before_from = 0, (i << 32) | (j << 16)
-            equal = not no_call and _text_code(text, unknown, diagonal + i + j - BAND) == base
+            equal = not no_call and _text_code(text, diagonal + i + j - BAND) == base
             new_match = before + (1 if equal else -MISMATCH)
             new_match_from = before_from + (0 if equal else 1)
             # A read base more than the text: from column j + 1 of the row before.
@@ -464,86 +450,65 @@ def align_gapped(
 
 @kernel
 def check_candidates(
-    reads: NDArray[np.uint64],
-    lost: NDArray[np.uint64],
-    lengths: NDArray[np.uint16],
-    needed: NDArray[np.uint16],
-    hits: NDArray[np.uint64],
-    hit_counts: NDArray[np.int64],
-    bounds: NDArray[np.uint8],
-    text: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
-    unknown_blocks: NDArray[np.uint8],
-    rate: float,
-    least_difference: int,
-    status: NDArray[np.uint8],
-    strands: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
-    rows: NDArray[np.int64],
+    reads: Reads,
+    hits: Hits,
+    text: Text,
+    limits: Limits,
+    found: Placements,
     open_reads: NDArray[np.int64],
 ) -> int:
     """Accept reads whose few seeds name one place where they fit so well that no other place can be as good.
 
-    Any other place differs from the read in every seed that was looked up: `bounds` mismatches at least.
+    Any other place differs from the read in every seed that was looked up: `hits.bounds` mismatches at least.
 
     Args:
-        reads: Packed reads and their reverse complements, shape (2, at least n, words).
-        lost: Their no-calls.
-        lengths: Bases of each read.
-        needed: Bases that must align.
-        hits: diagonal * 2 + strand of each place that one of the few seeds names, shape (n, FEW_HITS).
-        hit_counts: How many hits there are.
-        bounds: Seeds that do not overlap.
-        text: As in `compare`, as are `unknown` and `unknown_blocks`.
-        unknown: See above.
-        unknown_blocks: See above.
-        rate: Most mismatches per aligned base.
-        least_difference: Least score difference to any other place.
-        status: Out: UNIQUE or UNMAPPED.
-        strands: Out: 1 where the reverse complement was aligned.
-        confidence: Out, 0-60.
-        rows: Out: alignments.
-        open_reads: Out: reads that need another look.
+        reads: The batch.
+        hits: What the few seeds name.
+        text: The genome.
+        limits: What is accepted.
+        found: Out: UNIQUE or UNMAPPED, and where.
+        open_reads: Out: rows of the reads that need another look, int64.
 
     Returns:
         How many reads need another look.
     """
-    marks = np.empty(reads.shape[2], np.uint64)
-    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
-    row_words, reverse_at = reads.shape[2], reads.shape[1] * reads.shape[2]
+    lengths, needed, places = reads.lengths, reads.needed, hits.places
+    marks = np.empty(reads.words.shape[2], np.uint64)
+    flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
+    row_words, reverse_at = reads.words.shape[2], reads.words.shape[1] * reads.words.shape[2]
     n = lengths.size
     left = 0
     ahead = 16
     for r in range(n):
-        if r + ahead < n and hit_counts[r + ahead] > 0:
-            prefetch(text, hits[r + ahead, 0] >> np.uint64(6))
-        status[r] = UNMAPPED
-        strands[r] = 0
-        confidence[r] = 0
+        if r + ahead < n and hits.counts[r + ahead] > 0:
+            prefetch(text.words, places[r + ahead, 0] >> np.uint64(6))
+        found.status[r] = UNMAPPED
+        found.strands[r] = 0
+        found.confidence[r] = 0
         length = _signed(lengths[r])
         if length < _signed(needed[r]):
             continue
         accepted = False
-        one_place = hit_counts[r] > 0
-        for h in range(1, hit_counts[r]):
-            one_place &= hits[r, h] == hits[r, 0]
+        one_place = hits.counts[r] > 0
+        for h in range(1, hits.counts[r]):
+            one_place &= places[r, h] == places[r, 0]
         if one_place:
-            strand = hits[r, 0] & np.uint64(1)
-            diagonal = _signed(hits[r, 0] >> np.uint64(1))
+            strand = places[r, 0] & np.uint64(1)
+            diagonal = _signed(places[r, 0] >> np.uint64(1))
             row_at = r * row_words + (reverse_at if strand else 0)
-            total = compare(flat, flat_lost, row_at, length, text, unknown, unknown_blocks, diagonal, marks, 0)
-            margin = (MISMATCH + 1) * (_signed(bounds[r]) - total)
-            if margin >= least_difference and total <= rate * length:
+            total = compare(flat, flat_lost, row_at, length, text, diagonal, marks, 0)
+            margin = (MISMATCH + 1) * (_signed(hits.bounds[r]) - total)
+            if margin >= limits.score_difference and total <= limits.mismatch_rate * length:
                 score, begin, end, mismatches = length, 0, length, 0
                 if total:
                     score, begin, end, mismatches = best_stretch(marks, 0, 0, length)
                 # A clip of three bases or more may be a junction's doing.
                 if end - begin >= _signed(needed[r]) and begin < 3 and length - end < 3:
                     accepted = True
-                    status[r] = UNIQUE
-                    strands[r] = np.uint8(strand)
-                    confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
-                    row = rows[r]
+                    found.status[r] = UNIQUE
+                    found.strands[r] = np.uint8(strand)
+                    found.confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
+                    row = found.rows[r]
                     row[SCORE], row[MISMATCHES], row[FROM], row[TO], row[BLOCKS] = score, mismatches, begin, end, 1
                     row[FIRST_BLOCK] = diagonal + begin
                     row[FIRST_BLOCK + 1] = diagonal + end
@@ -572,83 +537,53 @@ def _fits(row: NDArray[np.int64], needed: int, rate: float) -> bool:
 @kernel
 def resolve(
     chosen: NDArray[np.int64],
-    hits: NDArray[np.uint64],
-    hit_counts: NDArray[np.int64],
-    bounds: NDArray[np.uint8],
-    repeats: NDArray[np.uint8],
-    reads: NDArray[np.uint64],
-    lost: NDArray[np.uint64],
-    lengths: NDArray[np.uint16],
-    needed: NDArray[np.uint16],
-    text: NDArray[np.uint64],
-    unknown: NDArray[np.uint64],
-    unknown_blocks: NDArray[np.uint8],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    by_end: NDArray[np.int64],
-    start_of_block: NDArray[np.uint32],
-    end_of_block: NDArray[np.uint32],
-    rate: float,
-    least_difference: int,
-    status: NDArray[np.uint8],
-    strands: NDArray[np.uint8],
-    confidence: NDArray[np.uint8],
-    rows: NDArray[np.int64],
+    reads: Reads,
+    hits: Hits,
+    text: Text,
+    introns: Introns,
+    limits: Limits,
+    placed: Placements,
     last: bool,
 ) -> int:
-    """Place reads by all of their seeds: every place named is aligned, the best wins if it is clearly the best.
+    """Place reads by their seeds: every place named is aligned, the best wins if it is clearly the best.
 
     Args:
-        chosen: In and out: rows of the reads, shape (m,); those that stay open move to the front.
-        hits: diagonal * 2 + strand of each place named, by row of the reads.
-        hit_counts: Hits of each read.
-        bounds: Seeds that neither overlap nor are repeats.
-        repeats: 1 where a seed is a repeat with a cut list, 2 where all that were found are.
-        reads: As in `check_candidates`, as are all that are not named here.
-        lost: See above.
-        lengths: See above.
-        needed: See above.
-        text: See above.
-        unknown: See above.
-        unknown_blocks: See above.
-        starts: Introns, as in `align_at`.
-        ends: See above.
-        by_end: See above.
-        start_of_block: See above.
-        end_of_block: See above.
-        rate: See above.
-        least_difference: See above.
-        status: In and out: UNMAPPED, UNIQUE or MULTIPLE of the chosen reads.
-        strands: In and out.
-        confidence: In and out.
-        rows: In and out.
+        chosen: In and out: rows of the reads, int64; those that stay open move to the front.
+        reads: The batch.
+        hits: What the seeds name.
+        text: The genome.
+        introns: Annotated introns.
+        limits: What is accepted.
+        placed: Out, in the chosen rows: UNIQUE or MULTIPLE, and where; UNMAPPED ones are left alone.
         last: Whether all seeds were looked up. Else only a place is accepted that no hidden one can match, no gaps are
             tried, and the rest stays open.
 
     Returns:
         How many reads stay open.
     """
+    lengths, needed, places = reads.lengths, reads.needed, hits.places
+    rate, least_difference = limits.mismatch_rate, limits.score_difference
     keys = np.empty(MAX_CANDIDATES, np.uint64)
     votes = np.empty(MAX_CANDIDATES, np.int64)
-    marks = np.empty(3 * reads.shape[2], np.uint64)
-    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
-    row_words, reverse_at = reads.shape[2], reads.shape[1] * reads.shape[2]
+    marks = np.empty(3 * reads.words.shape[2], np.uint64)
+    flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
+    row_words, reverse_at = reads.words.shape[2], reads.words.shape[1] * reads.words.shape[2]
     best, trial = np.zeros(ROW, np.int64), np.zeros(ROW, np.int64)
     left = 0
     for c in range(chosen.size):
         if c + 8 < chosen.size:
-            for h in range(min(hit_counts[chosen[c + 8]], 4)):
-                prefetch(text, hits[chosen[c + 8], h] >> np.uint64(6))
+            for h in range(min(hits.counts[chosen[c + 8]], 4)):
+                prefetch(text.words, places[chosen[c + 8], h] >> np.uint64(6))
         r = chosen[c]
         if not last:
             chosen[left] = r
             left += 1
-        if hit_counts[r] == 0:
+        if hits.counts[r] == 0:
             continue
         length = _signed(lengths[r])
         found = 0
-        for h in range(hit_counts[r]):
-            key = hits[r, h]
+        for h in range(hits.counts[r]):
+            key = places[r, h]
             at = 0
             while at < found and keys[at] != key:
                 at += 1
@@ -691,7 +626,7 @@ def resolve(
                             if (keys[b] ^ keys[a]) & np.uint64(1) == np.uint64(0):
                                 away = abs(_signed(keys[b] >> np.uint64(1)) - diagonal)
                                 named += votes[b] if away < LONGEST_INTRON else 0
-                        ceiling = length - (MISMATCH + 1) * max(0, _signed(bounds[r]) - named)
+                        ceiling = length - (MISMATCH + 1) * max(0, _signed(hits.bounds[r]) - named)
                         if best[SCORE] - ceiling >= least_difference:
                             second = max(second, ceiling)
                             continue
@@ -701,19 +636,13 @@ def resolve(
                         row_at,
                         length,
                         text,
-                        unknown,
-                        unknown_blocks,
-                        starts,
-                        ends,
-                        by_end,
-                        start_of_block,
-                        end_of_block,
+                        introns,
                         diagonal,
                         marks,
                         trial,
                     )
                 else:
-                    align_gapped(flat, flat_lost, row_at, length, text, unknown, diagonal, trial)
+                    align_gapped(flat, flat_lost, row_at, length, text, diagonal, trial)
                 if trial[SCORE] <= 0:
                     continue
                 same = best[SCORE] > 0 and _same_place(best, best_strand, trial, strand)
@@ -727,18 +656,18 @@ def resolve(
         if best[SCORE] <= 0 or not _fits(best, _signed(needed[r]), rate):
             continue
         margin = best[SCORE] - second
-        if not last or repeats[r]:
-            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * _signed(bounds[r])
+        if not last or hits.repeats[r]:
+            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * _signed(hits.bounds[r])
             margin = min(margin, best[SCORE] - hidden)
         if not last:
             if margin < least_difference:
                 continue
             left -= 1
-        strands[r] = np.uint8(best_strand)
-        _copy_row(best, rows[r])
-        if margin >= least_difference and (not last or repeats[r] < 2):
-            status[r] = UNIQUE
-            confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
+        placed.strands[r] = np.uint8(best_strand)
+        _copy_row(best, placed.rows[r])
+        if margin >= least_difference and (not last or hits.repeats[r] < 2):
+            placed.status[r] = UNIQUE
+            placed.confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
         else:
-            status[r] = MULTIPLE
+            placed.status[r] = MULTIPLE
     return left

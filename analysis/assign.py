@@ -11,12 +11,13 @@ not uniquely placed. It is a lower bound: a read that fits at once is not compar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import alignment, genecall, kmerindex, template
+from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Text
 from cartoseq.analysis.reference import Reference
 from cartoseq.streaming.errors import InputError
 
@@ -191,40 +192,27 @@ class _Batch:
         # STAR's rule: the whole part of the share of all bases but one.
         shares = (settings.min_aligned_fraction * np.maximum(lengths.astype(np.int64) - 1, 0)).astype(np.uint16)
         needed = np.maximum(shares, np.uint16(settings.min_aligned_bases))
-        index = reference.index
-        places: tuple[Any, ...] = (
-            reference.intron_starts,
-            reference.intron_ends,
-            index.junction_base,
-            index.junction_stride,
-        )
-        seeds: tuple[Any, ...] = (index.k, index.sampling, index.slots, index.postings, *places)
-        few_hits, hits, hit_counts = self.few_hits[:n], self.hits[:n], self.hit_counts[:n]
-        bounds, repeats = self.bounds[:n], self.repeats[:n]
-        seeding: tuple[Any, ...] = (self.reads, self.lost, lengths, *seeds)
-        kmerindex.few_seeds(*seeding, few_hits, hit_counts, bounds)
-        strands = result.strands[first : first + n]
-        confidence = result.confidence[first : first + n]
-        texts: tuple[Any, ...] = (reference.text, reference.unknown, reference.unknown_blocks)
-        introns: tuple[Any, ...] = (
+        reads = Reads(self.reads, self.lost, lengths, needed)
+        text = Text(reference.text, reference.unknown, reference.unknown_blocks)
+        introns = Introns(
             reference.intron_starts,
             reference.intron_ends,
             reference.introns_by_end,
             reference.intron_start_of_block,
             reference.intron_end_of_block,
         )
-        reads: tuple[Any, ...] = (self.reads, self.lost, lengths, needed)
-        limits: tuple[Any, ...] = (settings.max_mismatch_rate, settings.min_score_difference)
-        outcome: tuple[Any, ...] = (status, strands, confidence, rows)
-        check: tuple[Any, ...] = (*reads, few_hits, hit_counts, bounds, *texts, *limits, *outcome)
-        left = alignment.check_candidates(*check, self.open_reads)
-        repeats[:] = 0
+        limits = Limits(float(settings.max_mismatch_rate), int(settings.min_score_difference))
+        here = slice(first, first + n)
+        placed = Placements(status, result.strands[here], result.confidence[here], rows)
+        few = Hits(self.few_hits, self.hit_counts, self.bounds, self.repeats)
+        every = few._replace(places=self.hits)
+        self.repeats[:] = 0
+        kmerindex.few_seeds(reads, reference.index, introns, few)
+        left = alignment.check_candidates(reads, few, text, limits, placed, self.open_reads)
+        left = alignment.resolve(self.open_reads[:left], reads, few, text, introns, limits, placed, False)
         chosen = self.open_reads[:left]
-        rest: tuple[Any, ...] = (hit_counts, bounds, repeats, *reads, *texts, *introns, *limits, *outcome)
-        left = alignment.resolve(chosen, few_hits, *rest, False)
-        chosen = self.open_reads[:left]
-        kmerindex.all_seeds(chosen, *seeding, hits, hit_counts, bounds, repeats)
-        alignment.resolve(chosen, hits, *rest, True)
+        kmerindex.all_seeds(chosen, reads, reference.index, introns, every)
+        alignment.resolve(chosen, reads, every, text, introns, limits, placed, True)
         self._describe(first, n, reference, settings, result)
 
     def _trim(

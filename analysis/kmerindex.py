@@ -17,13 +17,13 @@ Texts hold 2 bits a base (A0 C1 G2 T3), the first base least significant, 32 bas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis.lowlevel import prefetch
+from cartoseq.analysis.packed import Hits, Introns, Reads
 from cartoseq.streaming.kernel import inlined, kernel
 
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -41,8 +41,7 @@ NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
 _BATCH = 256
 
 
-@dataclass(frozen=True)
-class KmerIndex:
+class KmerIndex(NamedTuple):
     """Seed table of one genome; read-only after building.
 
     Attributes:
@@ -358,54 +357,31 @@ def _diagonal(
 
 
 @kernel
-def few_seeds(
-    reads: NDArray[np.uint64],
-    lost: NDArray[np.uint64],
-    lengths: NDArray[np.uint16],
-    k: int,
-    sampling: int,
-    slots: NDArray[np.uint64],
-    postings: NDArray[np.uint64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    junction_base: int,
-    junction_stride: int,
-    hits: NDArray[np.uint64],
-    hit_counts: NDArray[np.int64],
-    bounds: NDArray[np.uint8],
-) -> None:
+def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> None:
     """Look up the first, the last and a middle seed of each read.
 
     Args:
-        reads: Packed reads and their reverse complements, shape (2, at least n, words).
-        lost: Their no-calls, 01 per base.
-        lengths: Bases of each read.
-        k: As in the index; then `sampling`, `slots`, `postings`, intron `starts` and `ends`, `junction_base`,
-            `junction_stride`.
-        sampling: See above.
-        slots: See above.
-        postings: See above.
-        starts: See above.
-        ends: See above.
-        junction_base: See above.
-        junction_stride: See above.
-        hits: Out: diagonal * 2 + strand of each place that a seed names, shape (n, FEW_HITS).
-        hit_counts: Out: hits of each read, shape (n,).
-        bounds: Out: seeds that do not overlap: wherever else the read may lie, it differs there so many times.
+        reads: The batch.
+        index: The seed table.
+        introns: As it was built with.
+        hits: Out: at most FEW_HITS places, counts and bounds of each read; `repeats` is left alone.
     """
+    lengths, slots, postings = reads.lengths, index.slots, index.postings
+    starts, ends = introns.starts, introns.ends
+    places, k = hits.places, index.k
     n = lengths.size
-    mask = np.uint64(sampling - 1)
+    mask = np.uint64(index.sampling - 1)
     n_slots = np.uint64(slots.size)
     group = 64
-    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
-    row_bases = 32 * reads.shape[2]
-    reverse_at = row_bases * reads.shape[1]
+    flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
+    row_bases = 32 * reads.words.shape[2]
+    reverse_at = row_bases * reads.words.shape[1]
     width = np.uint64(k)
     hashes = np.empty((group, FEW), np.uint64)
     offsets = np.empty((group, FEW), np.int64)
     listed = np.uint64(1) << np.uint64(33)
     truncated = np.uint64(1) << np.uint64(34)
-    base, stride = np.uint64(junction_base), np.uint64(junction_stride)
+    base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
     for first in range(0, n, group):
         last = min(first + group, n)
         for r in range(first, last):
@@ -472,65 +448,40 @@ def few_seeds(
                     else:
                         place = (at << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
                     found = _diagonal(place, h, offsets[g, s], length, k, starts, ends, base, stride)
-                    hits[r, count] = found
+                    places[r, count] = found
                     count += 1
-            hit_counts[r] = count
-            bounds[r] = bound
+            hits.counts[r] = count
+            hits.bounds[r] = bound
 
 
 @kernel
-def all_seeds(
-    chosen: NDArray[np.int64],
-    reads: NDArray[np.uint64],
-    lost: NDArray[np.uint64],
-    lengths: NDArray[np.uint16],
-    k: int,
-    sampling: int,
-    slots: NDArray[np.uint64],
-    postings: NDArray[np.uint64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    junction_base: int,
-    junction_stride: int,
-    hits: NDArray[np.uint64],
-    hit_counts: NDArray[np.int64],
-    bounds: NDArray[np.uint8],
-    repeats: NDArray[np.uint8],
-) -> None:
-    """Look up every seed of some reads; all outputs are by row of the reads, and others are left alone.
+def all_seeds(chosen: NDArray[np.int64], reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> None:
+    """Look up every seed of some reads.
 
     Args:
-        chosen: Rows of the reads, shape (m,).
-        reads: As in `few_seeds`, as are all that are not named below.
-        lost: See above.
-        lengths: See above.
-        k: See above.
-        sampling: See above.
-        slots: See above.
-        postings: Lists of the keys that occur more than once.
-        starts: See above.
-        ends: See above.
-        junction_base: See above.
-        junction_stride: See above.
-        hits: Out: diagonal * 2 + strand of each hit, shape (n, most hits); cut where full. Hits of repeats stand there
-            only if there is no other.
-        hit_counts: Out: hits of each read, shape (n,).
-        bounds: Out: seeds that neither overlap nor are repeats, shape (n,).
-        repeats: Out: 1 where a seed is a repeat whose list is cut, 2 where there is no hit but from such, shape (n,).
+        chosen: Rows of the reads, int64, shape (m,).
+        reads: The batch.
+        index: The seed table.
+        introns: As it was built with.
+        hits: Out, in the chosen rows: as many places as there is room for, counts, bounds and repeats. Places that
+            repeats with a cut list name stand there only if there are no others.
     """
-    mask = np.uint64(sampling - 1)
+    lengths, slots, postings = reads.lengths, index.slots, index.postings
+    starts, ends = introns.starts, introns.ends
+    places, k = hits.places, index.k
+    mask = np.uint64(index.sampling - 1)
     n_slots = np.uint64(slots.size)
-    most = hits.shape[1]
-    flat, flat_lost = reads.reshape(-1), lost.reshape(-1)
-    row_bases = 32 * reads.shape[2]
-    reverse_at = row_bases * reads.shape[1]
+    most = places.shape[1]
+    flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
+    row_bases = 32 * reads.words.shape[2]
+    reverse_at = row_bases * reads.words.shape[1]
     width = np.uint64(k)
     hashes = np.empty(row_bases, np.uint64)
     offsets = np.empty(row_bases, np.int64)
     listed = np.uint64(1) << np.uint64(33)
     truncated = np.uint64(1) << np.uint64(34)
     low32 = np.uint64(0xFFFFFFFF)
-    base, stride = np.uint64(junction_base), np.uint64(junction_stride)
+    base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
     for c in range(chosen.size):
         r = chosen[c]
         length = _signed(lengths[r])
@@ -572,14 +523,14 @@ def all_seeds(
                     for i in range(kept):
                         if count < most:
                             place = postings[at + np.uint64(1) + np.uint64(i)]
-                            hits[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
+                            places[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
                             count += 1
                 elif count < most:
                     place = ((slot & low32) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    hits[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
+                    places[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
                     count += 1
             if tier == 1 and count > 0:
                 repeat = 2
-        hit_counts[r] = count
-        bounds[r] = min(bound, 255)
-        repeats[r] = repeat
+        hits.counts[r] = count
+        hits.bounds[r] = min(bound, 255)
+        hits.repeats[r] = repeat

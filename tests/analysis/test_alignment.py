@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis import alignment
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
+from cartoseq.analysis.packed import Introns, Text
 from cartoseq.analysis.reference import pack_text
 from cartoseq.streaming.kernel import kernel
 
@@ -65,9 +66,7 @@ def test_mismatches_are_marked_with_unknown_bases_on_either_side() -> None:
                 np.concatenate([np.zeros(3, np.uint64), mark(no_call), np.zeros(8, np.uint64)]),
                 3,
                 length,
-                text,
-                unknown,
-                blocks_of(unknown),
+                Text(text, unknown, blocks_of(unknown)),
                 diagonal,
                 out,
                 1,
@@ -83,7 +82,7 @@ def test_a_read_outside_the_text_mismatches_everywhere() -> None:
     out = np.zeros(4, np.uint64)
     zeros = np.zeros(4, np.uint64)
     for diagonal in (-1, 480, 10_000):
-        assert alignment.compare(zeros, zeros, 0, 40, text, unknown, blocks_of(unknown), diagonal, out, 0) == 40
+        assert alignment.compare(zeros, zeros, 0, 40, Text(text, unknown, blocks_of(unknown)), diagonal, out, 0) == 40
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.3, 0.75, 1.0])
@@ -143,7 +142,9 @@ def test_gapped_alignment_scores_as_the_plain_matrix() -> None:
         read = [code ^ 1 if rng.random() < 0.02 else code for code in read[:length]]
         row = np.zeros(alignment.ROW, np.int64)
         words, _ = pack(np.array(read, np.uint8))
-        alignment.align_gapped(words, np.zeros(8, np.uint64), 0, length, text, unknown, diagonal, row)
+        alignment.align_gapped(
+            words, np.zeros(8, np.uint64), 0, length, Text(text, unknown, blocks_of(unknown)), diagonal, row
+        )
         window = codes[diagonal - alignment.BAND : diagonal + length + alignment.BAND].tolist()
         assert row[alignment.SCORE] == gapped_score(read, window)
 
@@ -159,7 +160,9 @@ def test_a_gap_is_bridged_with_both_ends_in_their_places(gap: int) -> None:
         read = np.concatenate([codes[300:350], rng.integers(0, 4, -gap).astype(np.uint8), codes[350:400]])
     row = np.zeros(alignment.ROW, np.int64)
     words, _ = pack(read)
-    alignment.align_gapped(words, np.zeros(8, np.uint64), 0, read.size, text, unknown, 300, row)
+    alignment.align_gapped(
+        words, np.zeros(8, np.uint64), 0, read.size, Text(text, unknown, blocks_of(unknown)), 300, row
+    )
     assert row[alignment.FROM] == 0
     assert row[alignment.TO] == read.size
     assert row[alignment.FIRST_BLOCK] == 300
@@ -188,14 +191,8 @@ def test_a_read_over_two_introns_is_joined_from_any_exon() -> None:
             np.zeros(8, np.uint64),
             0,
             100,
-            text,
-            unknown,
-            blocks_of(unknown),
-            starts,
-            ends,
-            by_end,
-            start_of,
-            end_of,
+            Text(text, unknown, blocks_of(unknown)),
+            Introns(starts, ends, by_end, start_of, end_of),
             diagonal,
             np.zeros(15, np.uint64),
             row,
