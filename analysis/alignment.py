@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
+from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Text
-from cartoseq.streaming.kernel import inlined, kernel
+from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Scratch, Text
 
 MISMATCH = 2
 GAP_OPEN = 4
@@ -45,13 +45,13 @@ SCORE, MISMATCHES, FROM, TO, BLOCKS, FIRST_BLOCK = 0, 1, 2, 3, 4, 5
 ROW = FIRST_BLOCK + 3 * MAX_BLOCKS
 
 
-@inlined
+@inlined_leaf
 def _signed(number: Any) -> int:
     """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
     return int(np.int64(number))
 
 
-@inlined
+@inlined_leaf
 def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
     """Return the 32 bases from `at` on; one word beyond the last is read."""
     word = at >> np.uint64(5)
@@ -61,7 +61,7 @@ def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
     return both
 
 
-@kernel
+@leaf
 def compare(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -116,7 +116,7 @@ def compare(
     return _signed(total)
 
 
-@kernel
+@leaf
 def _next_mark(marks: NDArray[np.uint64], marks_at: int, at: int, end: int) -> int:
     """Return the first mismatch in [at, end), or `end`."""
     result = end
@@ -132,7 +132,7 @@ def _next_mark(marks: NDArray[np.uint64], marks_at: int, at: int, end: int) -> i
     return result
 
 
-@kernel
+@leaf
 def best_stretch(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> tuple[int, int, int, int]:
     """Return score, start, end and mismatches of the best stretch within [begin, end); the leftmost of equals."""
     best, best_from, best_to, best_mismatches = 0, begin, begin, 0
@@ -163,7 +163,7 @@ def best_stretch(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int)
     return best, best_from, best_to, best_mismatches
 
 
-@kernel
+@leaf
 def best_ending(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> tuple[int, int, int]:
     """Return score, start and mismatches of the best stretch that begins at or after `begin` and ends at `end`."""
     score, start, mismatches = 0, begin, 0
@@ -181,7 +181,7 @@ def best_ending(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) 
     return score, start, mismatches
 
 
-@kernel
+@leaf
 def best_beginning(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> tuple[int, int, int]:
     """Return score, end and mismatches of the best stretch that begins at `begin` and ends at or before `end`."""
     best, best_to, best_mismatches = 0, begin, 0
@@ -198,19 +198,19 @@ def best_beginning(marks: NDArray[np.uint64], marks_at: int, begin: int, end: in
     return best, best_to, best_mismatches
 
 
-@kernel
+@leaf
 def _copy(words: NDArray[np.uint64], source: int, target: int, size: int) -> None:
     for i in range(size):
         words[target + i] = words[source + i]
 
 
-@kernel
+@leaf
 def _copy_row(source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
     for i in range(source.size):
         target[i] = source[i]
 
 
-@kernel
+@leaf
 def _count_marks(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int) -> int:
     count = 0
     at = _next_mark(marks, marks_at, begin, end)
@@ -220,7 +220,7 @@ def _count_marks(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int)
     return count
 
 
-@kernel
+@leaf
 def align_at(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -353,7 +353,7 @@ def align_at(
     row[BLOCKS] = blocks
 
 
-@kernel
+@leaf
 def _text_code(text: Text, at: int) -> int:
     """Return the base at a place of the text, 4 where it is not known or outside."""
     code = 4
@@ -366,7 +366,7 @@ def _text_code(text: Text, at: int) -> int:
     return code
 
 
-@kernel
+@leaf
 def align_gapped(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -374,6 +374,7 @@ def align_gapped(
     length: int,
     text: Text,
     diagonal: int,
+    cells: NDArray[np.int64],
     row: NDArray[np.int64],
 ) -> None:
     """Align a read with gaps, at most BAND bases off a diagonal; gap bases count as mismatches.
@@ -388,17 +389,16 @@ def align_gapped(
         length: Its bases.
         text: The genome.
         diagonal: Where the read's first base lies.
+        cells: Scratch, int64, shape (6, 2 * BAND + 1): scores of the paths that end in a match, in text bases that the
+            read lacks, in read bases that the text lacks; then what they carry.
         row: Out: the alignment; its block has the diagonal on which it begins.
     """
     width = 2 * BAND + 1
     low = -1_000_000
-    match = np.full(width, low, np.int64)
-    skipped = np.full(width, low, np.int64)  # text bases that the read lacks
-    added = np.full(width, low, np.int64)  # read bases that the text lacks
-    # What a path carries: read base it began at << 32 | band column << 16 | differences.
-    match_from = np.zeros(width, np.int64)
-    skipped_from = np.zeros(width, np.int64)
-    added_from = np.zeros(width, np.int64)
+    # A path carries the read base that it began at << 32 | its band column << 16 | its differences.
+    for column in range(width):
+        for line in range(6):
+            cells[line, column] = low if line < 3 else 0
     best, best_from, best_i, best_j = 0, 0, 0, 0
     for i in range(length):
         shift = np.uint64(2 * (i & 31))
@@ -409,11 +409,11 @@ def align_gapped(
         left_match_from, left_skipped_from = 0, 0
         for j in range(width):
             # Diagonal move: the same column of the row before (all three states).
-            before, before_from = match[j], match_from[j]
-            if skipped[j] > before:
-                before, before_from = skipped[j], skipped_from[j]
-            if added[j] > before:
-                before, before_from = added[j], added_from[j]
+            before, before_from = cells[0, j], cells[3, j]
+            if cells[1, j] > before:
+                before, before_from = cells[1, j], cells[4, j]
+            if cells[2, j] > before:
+                before, before_from = cells[2, j], cells[5, j]
             if before <= 0:
                 before, before_from = 0, (i << 32) | (j << 16)
             equal = not no_call and _text_code(text, diagonal + i + j - BAND) == base
@@ -422,18 +422,18 @@ def align_gapped(
             # A read base more than the text: from column j + 1 of the row before.
             new_added, new_added_from = low, 0
             if j + 1 < width:
-                new_added, new_added_from = match[j + 1] - GAP_OPEN - GAP_EXTEND, match_from[j + 1] + 1
-                if added[j + 1] - GAP_EXTEND > new_added:
-                    new_added, new_added_from = added[j + 1] - GAP_EXTEND, added_from[j + 1] + 1
+                new_added, new_added_from = cells[0, j + 1] - GAP_OPEN - GAP_EXTEND, cells[3, j + 1] + 1
+                if cells[2, j + 1] - GAP_EXTEND > new_added:
+                    new_added, new_added_from = cells[2, j + 1] - GAP_EXTEND, cells[5, j + 1] + 1
             # A text base more than the read: from column j - 1 of this row.
             new_skipped, new_skipped_from = left_match - GAP_OPEN - GAP_EXTEND, left_match_from + 1
             if left_skipped - GAP_EXTEND > new_skipped:
                 new_skipped, new_skipped_from = left_skipped - GAP_EXTEND, left_skipped_from + 1
             left_match, left_match_from = new_match, new_match_from
             left_skipped, left_skipped_from = new_skipped, new_skipped_from
-            match[j], match_from[j] = new_match, new_match_from
-            added[j], added_from[j] = new_added, new_added_from
-            skipped[j], skipped_from[j] = new_skipped, new_skipped_from
+            cells[0, j], cells[3, j] = new_match, new_match_from
+            cells[2, j], cells[5, j] = new_added, new_added_from
+            cells[1, j], cells[4, j] = new_skipped, new_skipped_from
             if new_match > best:
                 best, best_from, best_i, best_j = new_match, new_match_from, i, j
     begin = best_from >> 32
@@ -448,7 +448,7 @@ def align_gapped(
     row[FIRST_BLOCK + 2] = diagonal + column - BAND
 
 
-@kernel
+@leaf
 def check_candidates(
     reads: Reads,
     hits: Hits,
@@ -456,6 +456,7 @@ def check_candidates(
     limits: Limits,
     found: Placements,
     open_reads: NDArray[np.int64],
+    scratch: Scratch,
 ) -> int:
     """Accept reads whose few seeds name one place where they fit so well that no other place can be as good.
 
@@ -468,12 +469,13 @@ def check_candidates(
         limits: What is accepted.
         found: Out: UNIQUE or UNMAPPED, and where.
         open_reads: Out: rows of the reads that need another look, int64.
+        scratch: Working space.
 
     Returns:
         How many reads need another look.
     """
     lengths, needed, places = reads.lengths, reads.needed, hits.places
-    marks = np.empty(reads.words.shape[2], np.uint64)
+    marks = scratch.marks
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
     row_words, reverse_at = reads.words.shape[2], reads.words.shape[1] * reads.words.shape[2]
     n = lengths.size
@@ -519,7 +521,7 @@ def check_candidates(
     return left
 
 
-@kernel
+@leaf
 def _same_place(a: NDArray[np.int64], a_strand: int, b: NDArray[np.int64], b_strand: int) -> bool:
     """Tell whether two alignments are of one place: on one strand, beginning or ending within a few bases."""
     a_end = a[FIRST_BLOCK + 3 * a[BLOCKS] - 2]
@@ -528,13 +530,13 @@ def _same_place(a: NDArray[np.int64], a_strand: int, b: NDArray[np.int64], b_str
     return a_strand == b_strand and near
 
 
-@inlined
+@inlined_leaf
 def _fits(row: NDArray[np.int64], needed: int, rate: float) -> bool:
     aligned = row[TO] - row[FROM]
     return bool(aligned >= needed and row[MISMATCHES] <= rate * aligned)
 
 
-@kernel
+@leaf
 def resolve(
     chosen: NDArray[np.int64],
     reads: Reads,
@@ -544,6 +546,7 @@ def resolve(
     limits: Limits,
     placed: Placements,
     last: bool,
+    scratch: Scratch,
 ) -> int:
     """Place reads by their seeds: every place named is aligned, the best wins if it is clearly the best.
 
@@ -557,18 +560,17 @@ def resolve(
         placed: Out, in the chosen rows: UNIQUE or MULTIPLE, and where; UNMAPPED ones are left alone.
         last: Whether all seeds were looked up. Else only a place is accepted that no hidden one can match, no gaps are
             tried, and the rest stays open.
+        scratch: Working space.
 
     Returns:
         How many reads stay open.
     """
     lengths, needed, places = reads.lengths, reads.needed, hits.places
     rate, least_difference = limits.mismatch_rate, limits.score_difference
-    keys = np.empty(MAX_CANDIDATES, np.uint64)
-    votes = np.empty(MAX_CANDIDATES, np.int64)
-    marks = np.empty(3 * reads.words.shape[2], np.uint64)
+    keys, votes, marks, cells = scratch.keys, scratch.votes, scratch.marks, scratch.cells
+    best, trial = scratch.rows[0], scratch.rows[1]
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
     row_words, reverse_at = reads.words.shape[2], reads.words.shape[1] * reads.words.shape[2]
-    best, trial = np.zeros(ROW, np.int64), np.zeros(ROW, np.int64)
     left = 0
     for c in range(chosen.size):
         if c + 8 < chosen.size:
@@ -642,7 +644,7 @@ def resolve(
                         trial,
                     )
                 else:
-                    align_gapped(flat, flat_lost, row_at, length, text, diagonal, trial)
+                    align_gapped(flat, flat_lost, row_at, length, text, diagonal, cells, trial)
                 if trial[SCORE] <= 0:
                     continue
                 same = best[SCORE] > 0 and _same_place(best, best_strand, trial, strand)

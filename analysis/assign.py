@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import alignment, genecall, kmerindex, template
-from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Text
+from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Scratch, Text
 from cartoseq.analysis.reference import Reference
 from cartoseq.streaming.errors import InputError
 
@@ -153,6 +153,30 @@ def assign(bases: NDArray[np.uint8], reference: Reference, settings: AssignSetti
     return result
 
 
+def make_scratch(bases: int, rows: int) -> Scratch:
+    """Return working space for batches of reads.
+
+    Args:
+        bases: Longest read.
+        rows: Most reads of a batch.
+    """
+    words = -(-bases // 32) + 1
+    return Scratch(
+        bytes_=np.zeros((2, 8, rows), np.uint8),
+        run=np.zeros(words + 1, np.uint64),
+        few=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
+        few_offsets=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.int64),
+        seeds=np.zeros(32 * words, np.uint64),
+        offsets=np.zeros(32 * words, np.int64),
+        marks=np.zeros(3 * words, np.uint64),
+        keys=np.zeros(alignment.MAX_CANDIDATES, np.uint64),
+        votes=np.zeros(alignment.MAX_CANDIDATES, np.int64),
+        rows=np.zeros((2, alignment.ROW), np.int64),
+        cells=np.zeros((6, 2 * alignment.BAND + 1), np.int64),
+        genes=np.zeros((3, genecall.MAX_GENES), np.int64),
+    )
+
+
 class _Batch:
     """Scratch arrays of one caller; every batch uses them again."""
 
@@ -171,6 +195,7 @@ class _Batch:
         self.hits = np.zeros((size, MAX_HITS), np.uint64)
         self.hit_counts = np.zeros(size, np.int64)
         self.repeats = np.zeros(size, np.uint8)
+        self.scratch = make_scratch(bases, size)
 
     def run(
         self,
@@ -185,7 +210,7 @@ class _Batch:
         forward, reverse = self.reads[0, :n], self.reads[1, :n]
         no_calls, reverse_no_calls = self.lost[0, :n], self.lost[1, :n]
         lengths, heads, status, rows = self.lengths[:n], self.heads[:n], self.status[:n], self.rows[:n]
-        template.pack_reads(calls, first, forward, no_calls, lengths)
+        template.pack_reads(calls, first, forward, no_calls, lengths, self.scratch)
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
         template.reverse_reads(forward, no_calls, lengths, reverse, reverse_no_calls)
@@ -207,12 +232,12 @@ class _Batch:
         few = Hits(self.few_hits, self.hit_counts, self.bounds, self.repeats)
         every = few._replace(places=self.hits)
         self.repeats[:] = 0
-        kmerindex.few_seeds(reads, reference.index, introns, few)
-        left = alignment.check_candidates(reads, few, text, limits, placed, self.open_reads)
-        left = alignment.resolve(self.open_reads[:left], reads, few, text, introns, limits, placed, False)
+        kmerindex.few_seeds(reads, reference.index, introns, few, self.scratch)
+        left = alignment.check_candidates(reads, few, text, limits, placed, self.open_reads, self.scratch)
+        left = alignment.resolve(self.open_reads[:left], reads, few, text, introns, limits, placed, False, self.scratch)
         chosen = self.open_reads[:left]
-        kmerindex.all_seeds(chosen, reads, reference.index, introns, every)
-        alignment.resolve(chosen, reads, every, text, introns, limits, placed, True)
+        kmerindex.all_seeds(chosen, reads, reference.index, introns, every, self.scratch)
+        alignment.resolve(chosen, reads, every, text, introns, limits, placed, True, self.scratch)
         self._describe(first, n, reference, settings, result)
 
     def _trim(
@@ -229,7 +254,7 @@ class _Batch:
         if settings.layer == "rna" and settings.trim_poly_a:
             run, others = settings.trim_poly_a, settings.poly_a_mismatches
             if settings.strand != "reverse":
-                template.trim_tails(forward, no_calls, 0, run, others, lengths)
+                template.trim_tails(forward, no_calls, 0, run, others, lengths, self.scratch)
             if settings.strand != "forward":
                 template.trim_heads(forward, no_calls, 3, run, others, lengths, heads)
 
@@ -263,4 +288,5 @@ class _Batch:
             _STRANDS[settings.strand],
             result.verdicts[here],
             result.genes[here],
+            self.scratch,
         )

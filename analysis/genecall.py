@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.streaming.kernel import inlined, kernel
+from cartoseq.analysis.packed import Scratch
 
 ASSIGNED, MULTI_GENE, ANTISENSE, INTRONIC, INTERGENIC, MULTI_MAPPED, UNMAPPED = 0, 1, 2, 3, 4, 5, 6
 """Verdicts of a template, as in the counts of a run."""
@@ -27,13 +28,13 @@ _MISMATCHES = 1
 _BLOCK_SHIFT = 7
 
 
-@inlined
+@inlined_leaf
 def _signed(number: Any) -> int:
     """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
     return int(np.int64(number))
 
 
-@kernel
+@leaf
 def call_genes(
     status: NDArray[np.uint8],
     strands: NDArray[np.uint8],
@@ -44,6 +45,7 @@ def call_genes(
     library_strand: int,
     verdicts: NDArray[np.uint8],
     genes: NDArray[np.uint32],
+    scratch: Scratch,
 ) -> None:
     """Give each placed read its verdict and gene.
 
@@ -57,10 +59,9 @@ def call_genes(
         library_strand: FORWARD if reads lie as their transcript, REVERSE if opposite, UNSTRANDED.
         verdicts: Out, shape (n,).
         genes: Out: gene of ASSIGNED and INTRONIC reads, else NO_GENE.
+        scratch: Working space.
     """
-    seen = np.empty(MAX_GENES, np.int64)
-    exonic = np.empty(MAX_GENES, np.int64)
-    spanned = np.empty(MAX_GENES, np.int64)
+    seen, exonic, spanned = scratch.genes[0], scratch.genes[1], scratch.genes[2]
     one = np.uint64(1)
     n = status.size
     for r in range(n):
@@ -128,7 +129,7 @@ def call_genes(
             verdicts[r] = INTERGENIC
 
 
-@kernel
+@leaf
 def describe(
     status: NDArray[np.uint8],
     strands: NDArray[np.uint8],

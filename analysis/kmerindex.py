@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.analysis.packed import Hits, Introns, Reads
-from cartoseq.streaming.kernel import inlined, kernel
+from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch
+from cartoseq.streaming.kernel import kernel
 
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 MAX_POSTINGS = 8
@@ -35,6 +36,8 @@ LOAD = 0.7
 """Filled share of the table."""
 FEW = 3
 """Seeds that are looked up first: the first, the last and one in the middle of the read."""
+GROUP = 64
+"""Reads whose lookups run side by side."""
 FEW_HITS = FEW * MAX_POSTINGS
 NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -92,13 +95,13 @@ def build_index(
     return KmerIndex(k, sampling, slots, postings, bases, 2 * flank)
 
 
-@inlined
+@inlined_leaf
 def _signed(number: Any) -> int:
     """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
     return int(np.int64(number))
 
 
-@inlined
+@inlined_leaf
 def _hash(key: np.uint64) -> np.uint64:
     """Scramble a key: the low bits decide sampling and fingerprint, the high half the slot."""
     h = key * np.uint64(0x9E3779B97F4A7C15)
@@ -107,17 +110,17 @@ def _hash(key: np.uint64) -> np.uint64:
     return h ^ (h >> np.uint64(29))
 
 
-@inlined
+@inlined_leaf
 def _home(h: np.uint64, n_slots: np.uint64) -> np.uint64:
     return ((h >> np.uint64(32)) * n_slots) >> np.uint64(32)
 
 
-@inlined
+@inlined_leaf
 def _fingerprint(h: np.uint64) -> np.uint64:
     return (h >> np.uint64(3)) & np.uint64(0x1FFFFFFF)
 
 
-@inlined
+@inlined_leaf
 def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
     """Return the 32 bases from `at` on; one word beyond the last is read."""
     word = at >> np.uint64(5)
@@ -150,7 +153,7 @@ def _count_sampled(
         total += n
 
 
-@kernel
+@leaf
 def _next_sampled(
     text: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -270,7 +273,7 @@ def _fill(
                 postings[offset] = np.uint64(counts[at])
 
 
-@kernel
+@leaf
 def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
     """Turn the slots of keys that occur more than once into offsets of lists; return the length of all lists."""
     total = 0
@@ -285,7 +288,7 @@ def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
     return total
 
 
-@inlined
+@inlined_leaf
 def _seed(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -309,7 +312,7 @@ def _seed(
     return result
 
 
-@inlined
+@inlined_leaf
 def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
     """Return the slot of a hash, EMPTY where the key is not in the genome."""
     n_slots = np.uint64(slots.size)
@@ -323,7 +326,7 @@ def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
     return slot
 
 
-@kernel
+@leaf
 def _diagonal(
     place: np.uint64,
     read_strand: np.uint64,
@@ -356,8 +359,8 @@ def _diagonal(
     return ((position - at) << np.uint64(1)) | strand
 
 
-@kernel
-def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> None:
+@leaf
+def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scratch: Scratch) -> None:
     """Look up the first, the last and a middle seed of each read.
 
     Args:
@@ -365,6 +368,7 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> N
         index: The seed table.
         introns: As it was built with.
         hits: Out: at most FEW_HITS places, counts and bounds of each read; `repeats` is left alone.
+        scratch: Working space.
     """
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
@@ -372,13 +376,12 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> N
     n = lengths.size
     mask = np.uint64(index.sampling - 1)
     n_slots = np.uint64(slots.size)
-    group = 64
+    group = GROUP
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
     row_bases = 32 * reads.words.shape[2]
     reverse_at = row_bases * reads.words.shape[1]
     width = np.uint64(k)
-    hashes = np.empty((group, FEW), np.uint64)
-    offsets = np.empty((group, FEW), np.int64)
+    hashes, offsets = scratch.few, scratch.few_offsets
     listed = np.uint64(1) << np.uint64(33)
     truncated = np.uint64(1) << np.uint64(34)
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
@@ -454,8 +457,10 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> N
             hits.bounds[r] = bound
 
 
-@kernel
-def all_seeds(chosen: NDArray[np.int64], reads: Reads, index: KmerIndex, introns: Introns, hits: Hits) -> None:
+@leaf
+def all_seeds(
+    chosen: NDArray[np.int64], reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scratch: Scratch
+) -> None:
     """Look up every seed of some reads.
 
     Args:
@@ -465,6 +470,7 @@ def all_seeds(chosen: NDArray[np.int64], reads: Reads, index: KmerIndex, introns
         introns: As it was built with.
         hits: Out, in the chosen rows: as many places as there is room for, counts, bounds and repeats. Places that
             repeats with a cut list name stand there only if there are no others.
+        scratch: Working space.
     """
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
@@ -476,8 +482,7 @@ def all_seeds(chosen: NDArray[np.int64], reads: Reads, index: KmerIndex, introns
     row_bases = 32 * reads.words.shape[2]
     reverse_at = row_bases * reads.words.shape[1]
     width = np.uint64(k)
-    hashes = np.empty(row_bases, np.uint64)
-    offsets = np.empty(row_bases, np.int64)
+    hashes, offsets = scratch.seeds, scratch.offsets
     listed = np.uint64(1) << np.uint64(33)
     truncated = np.uint64(1) << np.uint64(34)
     low32 = np.uint64(0xFFFFFFFF)

@@ -103,3 +103,35 @@ class Placements(NamedTuple):
     strands: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
     rows: NDArray[np.int64]
+
+
+class Scratch(NamedTuple):
+    """Working space of the kernels, so that they need allocate nothing.
+
+    Attributes:
+        bytes_: For packing four bases a byte, uint8, shape (2, 8, rows).
+        run: For runs of one base, uint64, a word more than a read has.
+        few: Hashes of the first seeds of a group of reads, uint64, shape (GROUP, FEW).
+        few_offsets: Where they lie in the reads, int64, the same shape.
+        seeds: Hashes of all seeds of a read, uint64.
+        offsets: Where they lie, int64.
+        marks: Mismatches, uint64, three times the words of a read.
+        keys: Places to try, uint64.
+        votes: Seeds that name them, int64.
+        rows: Two alignments, int64, shape (2, ROW).
+        cells: For gapped alignment, int64, shape (6, 2 * BAND + 1).
+        genes: Genes of a read, with their exonic and spanned bases, int64, shape (3, MAX_GENES).
+    """
+
+    bytes_: NDArray[np.uint8]
+    run: NDArray[np.uint64]
+    few: NDArray[np.uint64]
+    few_offsets: NDArray[np.int64]
+    seeds: NDArray[np.uint64]
+    offsets: NDArray[np.int64]
+    marks: NDArray[np.uint64]
+    keys: NDArray[np.uint64]
+    votes: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    genes: NDArray[np.int64]

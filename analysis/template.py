@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.streaming.kernel import inlined, kernel
+from cartoseq.analysis.leaf import inlined_leaf, leaf
+from cartoseq.analysis.packed import Scratch
 
 MAX_BASES = 512
 """Longest template that is packed."""
 _ONES = np.uint64(0x5555555555555555)
 
 
-@inlined
+@inlined_leaf
 def _signed(number: Any) -> int:
     """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
     return int(np.int64(number))
 
 
-@kernel
+@leaf
 def _pack_four(
     calls: NDArray[np.uint8], base: int, first: int, packed: NDArray[np.uint8], lost: NDArray[np.uint8]
 ) -> None:
@@ -43,13 +44,14 @@ def _pack_four(
                 lost[i] |= np.uint8(row[i] == np.uint8(0)) << shift
 
 
-@kernel
+@leaf
 def pack_reads(
     calls: NDArray[np.uint8],
     first: int,
     forward: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
     lengths: NDArray[np.uint16],
+    scratch: Scratch,
 ) -> None:
     """Pack some clusters of a block.
 
@@ -59,16 +61,16 @@ def pack_reads(
         forward: Out: packed reads, shape (n, words).
         unknown: Out: no-calls, shape (n, words).
         lengths: Out: bases up to the last called one, shape (n,).
+        scratch: Working space.
     """
     n = lengths.size
     bases = calls.shape[0]
     words = forward.shape[1]
     # Four bases make a byte, eight bytes a word: bytes of 8 bits fill vector registers better than words do.
-    packed = np.empty((8, n), np.uint8)
-    lost = np.empty((8, n), np.uint8)
+    packed, lost = scratch.bytes_[0], scratch.bytes_[1]
     for word in range(words):
         for group in range(8):
-            _pack_four(calls, word * 32 + group * 4, first, packed[group], lost[group])
+            _pack_four(calls, word * 32 + group * 4, first, packed[group, :n], lost[group, :n])
         for i in range(np.uint64(n)):
             x = np.uint64(0)
             y = np.uint64(0)
@@ -84,7 +86,7 @@ def pack_reads(
         lengths[r] = np.uint16(length)
 
 
-@kernel
+@leaf
 def reverse_reads(
     forward: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -124,7 +126,7 @@ def reverse_reads(
                 reverse_unknown[r, w] = np.uint64(0)
 
 
-@kernel
+@leaf
 def _reverse_row(row: NDArray[np.uint64], length: int, flip: np.uint64, out: NDArray[np.uint64]) -> None:
     """Write the 2-bit groups of a row in reverse order, each xored with the bits of `flip`."""
     used = (length + 31) // 32
@@ -154,7 +156,7 @@ def _reverse_row(row: NDArray[np.uint64], length: int, flip: np.uint64, out: NDA
         out[used - 1] &= (np.uint64(1) << (np.uint64(64) - rest)) - np.uint64(1)
 
 
-@kernel
+@leaf
 def trim_tails(
     forward: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -162,6 +164,7 @@ def trim_tails(
     run: int,
     mismatches: int,
     lengths: NDArray[np.uint16],
+    scratch: Scratch,
 ) -> None:
     """End each read where a run of one base begins: its poly-A tail, whatever follows it.
 
@@ -174,8 +177,9 @@ def trim_tails(
         run: Bases of the window.
         mismatches: Others allowed in it.
         lengths: In and out: bases of each read.
+        scratch: Working space.
     """
-    same = np.zeros(forward.shape[1] + 1, np.uint64)
+    same = scratch.run
     least = max(1, (run - mismatches) // (mismatches + 1))
     for r in range(lengths.size):
         length = _signed(lengths[r])
@@ -185,7 +189,7 @@ def trim_tails(
                 lengths[r] = np.uint16(at)
 
 
-@kernel
+@leaf
 def _other(row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, at: int) -> int:
     """Return 1 if a base is another than `letter`, or not known."""
     word = np.uint64(at) >> np.uint64(5)
@@ -194,7 +198,7 @@ def _other(row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64,
     return 1 if code != letter or (lost[word] >> shift) & np.uint64(1) else 0
 
 
-@kernel
+@leaf
 def _find_run(
     row: NDArray[np.uint64], lost: NDArray[np.uint64], letter: np.uint64, run: int, mismatches: int, length: int
 ) -> int:
@@ -209,7 +213,7 @@ def _find_run(
     return -1
 
 
-@kernel
+@leaf
 def _holds_run(
     row: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -244,7 +248,7 @@ def _holds_run(
     return bool(found != np.uint64(0))
 
 
-@kernel
+@leaf
 def trim_heads(
     forward: NDArray[np.uint64],
     unknown: NDArray[np.uint64],
@@ -299,7 +303,7 @@ def trim_heads(
             lost[w] = (low >> shift) | ((high << (np.uint64(63) - shift)) << np.uint64(1))
 
 
-@kernel
+@leaf
 def trim_adapter(
     forward: NDArray[np.uint64],
     adapter: NDArray[np.uint8],

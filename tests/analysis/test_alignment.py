@@ -143,7 +143,14 @@ def test_gapped_alignment_scores_as_the_plain_matrix() -> None:
         row = np.zeros(alignment.ROW, np.int64)
         words, _ = pack(np.array(read, np.uint8))
         alignment.align_gapped(
-            words, np.zeros(8, np.uint64), 0, length, Text(text, unknown, blocks_of(unknown)), diagonal, row
+            words,
+            np.zeros(8, np.uint64),
+            0,
+            length,
+            Text(text, unknown, blocks_of(unknown)),
+            diagonal,
+            np.zeros((6, 2 * alignment.BAND + 1), np.int64),
+            row,
         )
         window = codes[diagonal - alignment.BAND : diagonal + length + alignment.BAND].tolist()
         assert row[alignment.SCORE] == gapped_score(read, window)
@@ -161,7 +168,14 @@ def test_a_gap_is_bridged_with_both_ends_in_their_places(gap: int) -> None:
     row = np.zeros(alignment.ROW, np.int64)
     words, _ = pack(read)
     alignment.align_gapped(
-        words, np.zeros(8, np.uint64), 0, read.size, Text(text, unknown, blocks_of(unknown)), 300, row
+        words,
+        np.zeros(8, np.uint64),
+        0,
+        read.size,
+        Text(text, unknown, blocks_of(unknown)),
+        300,
+        np.zeros((6, 2 * alignment.BAND + 1), np.int64),
+        row,
     )
     assert row[alignment.FROM] == 0
     assert row[alignment.TO] == read.size

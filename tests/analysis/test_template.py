@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cartoseq.analysis import template
+from cartoseq.analysis.assign import make_scratch
 
 RNG_SEED = 11
 
@@ -32,7 +33,7 @@ def packed(sequences: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]
     words = bases // 32 + 2
     forward, lost = np.zeros((len(sequences), words), np.uint64), np.zeros((len(sequences), words), np.uint64)
     lengths = np.zeros(len(sequences), np.uint16)
-    template.pack_reads(calls, 0, forward, lost, lengths)
+    template.pack_reads(calls, 0, forward, lost, lengths, make_scratch(bases + 32, len(sequences)))
     return forward, lost, lengths
 
 
@@ -44,7 +45,7 @@ def test_reads_are_packed_and_reversed(bases: int) -> None:
     arrays = [np.full((n, words), 7, np.uint64) for _ in range(4)]
     forward, lost, reverse, reverse_lost = arrays
     lengths = np.zeros(n, np.uint16)
-    template.pack_reads(calls, first, forward, lost, lengths)
+    template.pack_reads(calls, first, forward, lost, lengths, make_scratch(bases, n))
     template.reverse_reads(forward, lost, lengths, reverse, reverse_lost)
     for r in range(n):
         read = calls[:, first + r]
@@ -80,7 +81,7 @@ def test_tails_end_where_the_first_run_begins(run: int, mismatches: int) -> None
         letters[rng.random(100) < 0.03] = "G"
         sequences.append("".join(letters[: rng.integers(1, 101)]).rstrip("N") or "C")
     forward, lost, lengths = packed(sequences)
-    template.trim_tails(forward, lost, 0, run, mismatches, lengths)
+    template.trim_tails(forward, lost, 0, run, mismatches, lengths, make_scratch(128, 1))
     assert lengths.tolist() == [first_run(sequence, "A", run, mismatches) for sequence in sequences]
 
 

@@ -1,0 +1,28 @@
+"""The decorator of kernels that allocate nothing: compiled without numba's reference counting.
+
+Numba counts references to every array that a function touches, with atomic instructions at each call and each named
+tuple that is opened. In kernels of a few dozen nanoseconds, called many times per read, that is most of the time
+(aligning a read at one place: 190 ns with, 55 ns without). A leaf gets its scratch arrays from its caller, and only
+works on views of what it was given, which the caller keeps alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+F = TypeVar("F", bound=Callable[..., object])
+
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
+
+
+def leaf(function: F) -> F:
+    """Compile a function that allocates nothing: without the GIL, without reference counting, kept on disk."""
+    return cast(F, numba.njit(**_OPTIONS)(function))
+
+
+def inlined_leaf(function: F) -> F:
+    """Compile a small helper of leaves of the same module, and inline it there."""
+    return cast(F, numba.njit(inline="always", **_OPTIONS)(function))
