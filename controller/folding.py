@@ -15,6 +15,11 @@ from cartoseq.analysis.reference import Reference, open_reference
 from cartoseq.controller.config import Chip, Experiment, Library
 from cartoseq.streaming.errors import InputError
 
+#: What of a DNA template must align, at least: 30 bases, as for bwa mem (-T 30). Amplified genomes have fragments that join
+#: two places; a part that is unique by itself has a place. Of random bases, 3 in 100,000 find one in 150 Mbp.
+_DNA_ALIGNED_BASES = 30
+_DNA_ALIGNED_FRACTION = 0.2
+
 
 def chip_options(chip: Chip, barcode_length: int | None) -> ChipOptions:
     """How the chip's table is to be read. The experiment counts columns from 0, the table's reader from 1."""
@@ -54,6 +59,8 @@ def open_chip(experiment: Experiment) -> tuple[BarcodeIndex, ChipFrame]:
 def library_settings(library: Library) -> LibrarySettings:
     """How the reads of a library are understood."""
     assign = AssignSettings(layer=library.layer, strand=library.strand, adapters=library.adapters)
+    if library.layer == "dna":
+        assign = replace(assign, min_aligned_bases=_DNA_ALIGNED_BASES, min_aligned_fraction=_DNA_ALIGNED_FRACTION)
     if not library.trim_poly_a:
         assign = replace(assign, trim_poly_a=0, poly_a_mismatches=0)
     return LibrarySettings(
