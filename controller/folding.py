@@ -15,8 +15,8 @@ from cartoseq.analysis.reference import Reference, open_reference
 from cartoseq.controller.config import Chip, Experiment, Library
 from cartoseq.streaming.errors import InputError
 
-#: What of a DNA template must align, at least: 30 bases, as for bwa mem (-T 30). Amplified genomes have fragments that join
-#: two places; a part that is unique by itself has a place. Of random bases, 3 in 100,000 find one in 150 Mbp.
+#: So much of a DNA template must align: 30 bases, as for bwa mem (-T 30). Amplified genomes have fragments that
+#: join two places; a part that is unique by itself has a place. Of random bases, 3 in 100,000 find one in 150 Mbp.
 _DNA_ALIGNED_BASES = 30
 _DNA_ALIGNED_FRACTION = 0.2
 
