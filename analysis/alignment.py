@@ -221,6 +221,23 @@ def _count_marks(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int)
 
 
 @leaf
+def _near_intron(introns: Introns, diagonal: int, length: int) -> bool:
+    """Tell whether an intron starts or ends where a read would lie."""
+    starts, ends, by_end = introns.starts, introns.ends, introns.by_end
+    if starts.size == 0 or diagonal < 0:
+        return False
+    i = _signed(introns.start_of_block[diagonal >> INTRON_BLOCK_SHIFT])
+    while i < starts.size and starts[i] <= diagonal:
+        i += 1
+    if i < starts.size and starts[i] < diagonal + length:
+        return True
+    i = _signed(introns.end_of_block[diagonal >> INTRON_BLOCK_SHIFT])
+    while i < starts.size and ends[by_end[i]] <= diagonal:
+        i += 1
+    return bool(i < starts.size and ends[by_end[i]] < diagonal + length)
+
+
+@leaf
 def align_at(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -229,6 +246,7 @@ def align_at(
     text: Text,
     introns: Introns,
     diagonal: int,
+    least: int,
     marks: NDArray[np.uint64],
     row: NDArray[np.int64],
 ) -> None:
@@ -242,13 +260,19 @@ def align_at(
         text: The genome.
         introns: Annotated introns.
         diagonal: Where the read's first base lies.
+        least: Matches below which a place is of no interest, unless an intron may add to them: then the score is the
+            number of matches, which no stretch can exceed, and nothing is aligned.
         marks: Scratch, three times the words of a read.
         row: Out: the alignment.
     """
     starts, ends, by_end = introns.starts, introns.ends, introns.by_end
     stride = marks.size // 3
     here, trial, chosen = 0, stride, 2 * stride
-    compare(reads, lost, row_at, length, text, diagonal, marks, here)
+    matches = length - compare(reads, lost, row_at, length, text, diagonal, marks, here)
+    if matches < least and not _near_intron(introns, diagonal, length):
+        row[SCORE] = matches
+        row[MISMATCHES], row[FROM], row[TO], row[BLOCKS] = 0, 0, 0, 0
+        return
     score, begin, end, mismatches = best_stretch(marks, here, 0, length)
     row[FIRST_BLOCK] = diagonal + begin
     row[FIRST_BLOCK + 1] = diagonal + end
@@ -605,6 +629,7 @@ def resolve(
             votes[a], votes[top] = votes[top], votes[a]
         best[SCORE] = 0
         best_strand = 0
+        interesting = _signed(needed[r]) - int(rate * needed[r])
         second = 0
         for gapped in range(2):
             if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, _signed(needed[r]), rate))):
@@ -620,7 +645,9 @@ def resolve(
                             covered |= best[FIRST_BLOCK + 3 * b + 2] == diagonal
                     if covered:
                         continue
+                    least = interesting
                     if best[SCORE] > 0 and _fits(best, _signed(needed[r]), rate):
+                        least = max(least, best[SCORE] - least_difference + 1)
                         # A place differs from the read in every seed that does not name it, or a place near it that
                         # an intron may join to it.
                         named = 0
@@ -632,20 +659,14 @@ def resolve(
                         if best[SCORE] - ceiling >= least_difference:
                             second = max(second, ceiling)
                             continue
-                    align_at(
-                        flat,
-                        flat_lost,
-                        row_at,
-                        length,
-                        text,
-                        introns,
-                        diagonal,
-                        marks,
-                        trial,
-                    )
+                    align_at(flat, flat_lost, row_at, length, text, introns, diagonal, least, marks, trial)
                 else:
                     align_gapped(flat, flat_lost, row_at, length, text, diagonal, cells, trial)
                 if trial[SCORE] <= 0:
+                    continue
+                if trial[BLOCKS] == 0:
+                    if least > interesting:
+                        second = max(second, trial[SCORE])
                     continue
                 same = best[SCORE] > 0 and _same_place(best, best_strand, trial, strand)
                 if trial[SCORE] > best[SCORE]:

@@ -208,6 +208,7 @@ def test_a_read_over_two_introns_is_joined_from_any_exon() -> None:
             Text(text, unknown, blocks_of(unknown)),
             Introns(starts, ends, by_end, start_of, end_of),
             diagonal,
+            100,
             np.zeros(15, np.uint64),
             row,
         )
