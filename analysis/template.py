@@ -45,6 +45,18 @@ def _pack_four(
 
 
 @leaf
+def _join_bytes(groups: NDArray[np.uint8], out: NDArray[np.uint64]) -> None:
+    """Join eight bytes of each read to a word, the first least significant."""
+    a, b, c, d = groups[0], groups[1], groups[2], groups[3]
+    e, f, g, h = groups[4], groups[5], groups[6], groups[7]
+    for i in range(np.uint64(out.size)):
+        low = np.uint64(a[i]) | np.uint64(b[i]) << np.uint64(8) | np.uint64(c[i]) << np.uint64(16)
+        middle = np.uint64(d[i]) << np.uint64(24) | np.uint64(e[i]) << np.uint64(32)
+        high = np.uint64(f[i]) << np.uint64(40) | np.uint64(g[i]) << np.uint64(48) | np.uint64(h[i]) << np.uint64(56)
+        out[i] = low | middle | high
+
+
+@leaf
 def pack_reads(
     calls: NDArray[np.uint8],
     first: int,
@@ -71,14 +83,8 @@ def pack_reads(
     for word in range(words):
         for group in range(8):
             _pack_four(calls, word * 32 + group * 4, first, packed[group, :n], lost[group, :n])
-        for i in range(np.uint64(n)):
-            x = np.uint64(0)
-            y = np.uint64(0)
-            for group in range(np.uint64(8)):
-                x |= np.uint64(packed[group, i]) << (group << np.uint64(3))
-                y |= np.uint64(lost[group, i]) << (group << np.uint64(3))
-            forward[i, word] = x
-            unknown[i, word] = y
+        _join_bytes(packed, forward[:, word])
+        _join_bytes(lost, unknown[:, word])
     for r in range(n):
         length = bases
         while length > 0 and (unknown[r, (length - 1) >> 5] >> np.uint64(2 * ((length - 1) & 31))) & np.uint64(1):
