@@ -37,7 +37,7 @@ def open_source(
     return open_fastq(
         [[row[read] for row in library.reads] for read in range(len(library.structures))],
         library.structures,
-        grouped=_grouped_names(experiment, library),
+        grouped=_grouped_names(experiment, library, follow),
         library=number,
         clusters_per_block=experiment.run.block_clusters,
         skip_reads=skip_reads,
@@ -54,7 +54,7 @@ def hit_rate(cids: NDArray[np.uint64], index: BarcodeIndex) -> float:
     return float(np.mean(verdicts <= CORRECTED_N)) if cids.size else 0.0
 
 
-def _grouped_names(experiment: Experiment, library: Library) -> GroupedNames | None:
+def _grouped_names(experiment: Experiment, library: Library, follow: Follow | None) -> GroupedNames | None:
     if library.grouped_names is False:
         return None
     cid_length, mid_length = library.barcode_length or 0, library.mid_length or 0
@@ -67,6 +67,7 @@ def _grouped_names(experiment: Experiment, library: Library) -> GroupedNames | N
             lambda cids: hit_rate(cids, index),
             cid_length=cid_length,
             mid_length=mid_length,
+            follow=follow,
         )
     else:
         codec = GroupedCodec.parse(library.grouped_names)

@@ -37,6 +37,7 @@ class FastqSource(Iterator[BaseCallBlock]):
 
     Attributes:
         structures: The read structures.
+        grouped: What the names hold, if the barcodes are in them.
         read_lengths: Bases of each read as its first record has them; of a grouped source with those of the name.
 
     Args:
@@ -70,6 +71,7 @@ class FastqSource(Iterator[BaseCallBlock]):
         if clusters_per_block < 1 or skip_reads < 0 or chunk_bytes < 1:
             raise ValueError("clusters_per_block and chunk_bytes must be positive, skip_reads not negative")
         self.structures = tuple(structures)
+        self.grouped = grouped
         self._library = library
         self._clusters_per_block = clusters_per_block
         self._skip_reads = skip_reads

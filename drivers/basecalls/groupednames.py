@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from cartoseq.drivers.basecalls.fastqbytes import fill_coded_calls, read_hex_words
 from cartoseq.drivers.basecalls.fastqfile import FastqFile
+from cartoseq.drivers.basecalls.growing import Follow
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.readstructure import ReadStructure, SegmentKind
 
@@ -163,6 +164,7 @@ def detect_grouped_codec(
     *,
     cid_length: int = 25,
     mid_length: int = 10,
+    follow: Follow | None = None,
 ) -> GroupedCodec:
     """Find out the CID's codec from the first 10,000 reads.
 
@@ -172,14 +174,16 @@ def detect_grouped_codec(
             fraction of them that the chip has.
         cid_length: Bases of the CID.
         mid_length: Bases of the MID.
+        follow: The files may be growing: how to wait for the first reads.
 
     Returns:
         The codec under which most CIDs are on the chip.
 
     Raises:
         InputError: under no codec, or under several, does the chip have them; or a file is at fault.
+        RunError: waiting for a followed file was stopped.
     """
-    values = np.concatenate([np.empty(0, dtype=np.uint64), *_name_cids(paths, cid_length, mid_length)])
+    values = np.concatenate([np.empty(0, dtype=np.uint64), *_name_cids(paths, cid_length, mid_length, follow)])
     if values.size == 0:
         raise InputError("grouped FASTQ", "no files were given", remedy="Give at least one file.")
     rates = {codec: hit_rate(pack_as_chip(values, cid_length, codec)) for codec in CODECS}
@@ -215,11 +219,16 @@ def pack_as_chip(values: NDArray[np.uint64], bases: int, codec: GroupedCodec) ->
     return packed
 
 
-def _name_cids(paths: Sequence[Path], cid_length: int, mid_length: int) -> Iterator[NDArray[np.uint64]]:
+def _name_cids(
+    paths: Sequence[Path], cid_length: int, mid_length: int, follow: Follow | None
+) -> Iterator[NDArray[np.uint64]]:
     names = GroupedNames(CODECS[0], cid_length, mid_length)
     wanted = DETECTION_READS
     for path in paths:
-        with closing(FastqFile(path)) as file:
+        if wanted == 0:
+            # A followed file that is not needed may be hours away.
+            break
+        with closing(FastqFile(path, follow)) as file:
             while wanted > 0 and file.more():
                 count = min(wanted, file.available)
                 values = np.empty((2, count), dtype=np.uint64)

@@ -19,6 +19,7 @@ from cartoseq.drivers.basecalls.groupednames import (
     detect_grouped_codec,
     pack_as_chip,
 )
+from cartoseq.drivers.basecalls.growing import Follow
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.readstructure import ReadStructure
 
@@ -224,3 +225,19 @@ def test_no_codec_is_guessed_between_two(tmp_path: Path) -> None:
     path.write_text("@n\nA\n+\nI\n")
     with pytest.raises(InputError, match="record 1: the name 'n' does not end"):
         detect_grouped_codec([path], lambda _: 1.0)
+
+
+def test_the_codec_of_files_that_grow_is_found_when_their_first_reads_are_there(tmp_path: Path) -> None:
+    paths, hit_rate = grouped_library(tmp_path, CODECS[3], 25, 0.5)
+    whole = gzip.decompress(paths[0].read_bytes()) + gzip.decompress(paths[1].read_bytes())
+    growing, later, marker = tmp_path / "growing.fq", tmp_path / "later.fq", tmp_path / "finished"
+    waits = []
+
+    def sleep(_: float) -> None:
+        # At first there is no file, then half of the reads, then all; the marker never comes.
+        waits.append(len(waits))
+        growing.write_bytes(whole[: len(whole) * len(waits) // 3])
+
+    follow = Follow(marker, sleep=sleep)
+    assert detect_grouped_codec([growing, later], hit_rate, follow=follow) == CODECS[3]
+    assert 1 < len(waits) <= 3
