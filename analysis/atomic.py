@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+#: How HDF5 tells of a write that the system refused.
+_HDF5_REFUSED = re.compile(r"errno = (\d+)")
 
 
 @contextmanager
@@ -17,7 +21,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     that was thought dead cannot write into the file of the one that took its place.
 
     Raises:
-        OSError: the disk is full or refuses.
+        OSError: the disk is full or refuses. A write that only fails while an HDF5 file is being closed comes out of
+            h5py as a RuntimeError; it becomes the OSError that it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -26,8 +31,11 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and (refused := _HDF5_REFUSED.search(str(error))):
+            number = int(refused[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
