@@ -2,25 +2,24 @@
 
 It takes records from a feed in log order. The feed may be a recorder's (live), or a log on disk (replay); what comes
 out is the same, because the fold is the same. A state is kept every few seconds, so that a killed binner resumes.
+A state or a snapshot that the disk does not take is tried again later; only the last maps must be written.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cartoseq.analysis.checkpoint import restore_checkpoint, save_checkpoint
 from cartoseq.analysis.fold import Fold
+from cartoseq.analysis.liveimage import encode_image
 from cartoseq.analysis.saturation import saturation
 from cartoseq.analysis.snapshot import write_snapshot
+from cartoseq.streaming.errors import DiskError
 from cartoseq.streaming.feed import FeedRecord, feed_record
 from cartoseq.streaming.log import LogReader
 
@@ -30,7 +29,8 @@ log = logging.getLogger(__name__)
 _UPKEEP_SHARE = 0.05
 _LIVE_INTERVAL_S = 0.5
 _SNAPSHOT_INTERVAL_S = 30.0
-_IMAGE_HEADER = struct.Struct("<II")
+#: What the disk did not take is tried again after so long.
+_RETRY_S = 5.0
 
 
 class Feed(Protocol):
@@ -51,11 +51,15 @@ class LogFeed:
     def __init__(self, reader: LogReader, position: int) -> None:
         self._reader = reader
         self._position = position
+        self._end = reader.end
 
     @property
     def ended(self) -> bool:
         """Whether every record of the log was given."""
-        return self._position >= self._reader.end
+        # Asking for the end walks through an open segment: once is enough until it is reached.
+        if self._position >= self._end:
+            self._end = self._reader.end
+        return self._position >= self._end
 
     def next(self, timeout_s: float) -> FeedRecord | None:
         """Give the next record, or None at the end of the log."""
@@ -71,12 +75,12 @@ class Upkeep:
     """Something done every so often, but never for more than a small share of the time.
 
     Args:
-        work: What to do.
+        work: What to do; returns whether it was done, else it is tried again soon.
         interval_s: The shortest time between two.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, work: Callable[[], None], interval_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, work: Callable[[], bool], interval_s: float, clock: Callable[[], float]) -> None:
         self._work = work
         self._interval_s = interval_s
         self._clock = clock
@@ -86,9 +90,10 @@ class Upkeep:
         """Do it if it is time."""
         start_s = self._clock()
         if start_s >= self._due_s:
-            self._work()
+            done = self._work()
             end_s = self._clock()
-            self._due_s = end_s + max(self._interval_s, (end_s - start_s) / _UPKEEP_SHARE)
+            interval_s = self._interval_s if done else max(self._interval_s, _RETRY_S)
+            self._due_s = end_s + max(interval_s, (end_s - start_s) / _UPKEEP_SHARE)
 
 
 class Binner:
@@ -121,9 +126,10 @@ class Binner:
         self._qc_path = qc_path
         self._publish = publish
         self._kept_at = -1
+        self._refused: set[str] = set()
         self._upkeep = (
-            Upkeep(self.keep, checkpoint_s, clock),
-            Upkeep(self.write, max(_SNAPSHOT_INTERVAL_S, checkpoint_s), clock),
+            Upkeep(lambda: self._tried("state", self.keep), checkpoint_s, clock),
+            Upkeep(lambda: self._tried("snapshot", self.write), max(_SNAPSHOT_INTERVAL_S, checkpoint_s), clock),
             Upkeep(self.show, _LIVE_INTERVAL_S, clock),
         )
         if restore_checkpoint(state_path, fold):
@@ -136,14 +142,24 @@ class Binner:
             self._kept_at = self.fold.position
 
     def write(self) -> None:
-        """Write maps and counters as they stand."""
-        write_snapshot(self._maps_path, self._qc_path, self.fold)
+        """Write maps and counters as they stand.
 
-    def show(self) -> None:
+        Raises:
+            DiskError: the disk is full or refuses; what was written before is whole.
+        """
+        try:
+            write_snapshot(self._maps_path, self._qc_path, self.fold)
+        except OSError as error:
+            raise DiskError(
+                f"{self._qc_path}: the counters could not be written: {error.strerror or error}."
+            ) from error
+
+    def show(self) -> bool:
         """Show counters and pictures to live viewers."""
         self._publish("status", live_status(self.fold))
         for library in self.fold.libraries:
             self._publish(f"located/{library.settings.name}", encode_image(library.located))
+        return True
 
     def run(self, feed: Feed, *, stopped: Callable[[], bool], ended: Callable[[], bool]) -> None:
         """Fold until every source has ended, the feed has, or a stop is asked for; then keep the state.
@@ -154,6 +170,9 @@ class Binner:
             feed: The records, from the fold's position on.
             stopped: Whether to stop now.
             ended: Whether the feed will bring nothing more.
+
+        Raises:
+            DiskError: the disk does not take the last maps; folding the same log again makes them.
         """
         self.show()
         while not self.fold.complete and not ended() and not stopped():
@@ -163,10 +182,26 @@ class Binner:
             for upkeep in self._upkeep:
                 upkeep.when_due()
         self.fold.check()
-        self.keep()
+        # Viewers see that all is folded before the last maps are made, which may take a while.
+        self.show()
+        self._tried("state", self.keep)
         if not stopped():
             self.write()
         self.show()
+
+    def _tried(self, what: str, work: Callable[[], None]) -> bool:
+        """Do what the disk may refuse, and say so when it begins to refuse and when it takes it again."""
+        try:
+            work()
+        except (DiskError, OSError) as error:
+            if what not in self._refused:
+                self._refused.add(what)
+                log.warning("the %s could not be written, it is tried again later: %s", what, error)
+            return False
+        if what in self._refused:
+            self._refused.remove(what)
+            log.info("the %s is written again", what)
+        return True
 
 
 def live_status(fold: Fold) -> bytes:
@@ -185,14 +220,3 @@ def live_status(fold: Fold) -> bytes:
             },
         }
     ).encode()
-
-
-def encode_image(image: NDArray[np.uint32]) -> bytes:
-    """A count image as bytes: height and width (uint32, little endian), then its rows."""
-    return _IMAGE_HEADER.pack(*image.shape) + image.astype("<u4", copy=False).tobytes()
-
-
-def decode_image(payload: bytes) -> NDArray[np.uint32]:
-    """The count image that :func:`encode_image` made, shape (height, width)."""
-    height, width = _IMAGE_HEADER.unpack_from(payload)
-    return np.frombuffer(payload, "<u4", offset=_IMAGE_HEADER.size).reshape(height, width)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from cartoseq.analysis import counters as names
-from cartoseq.analysis.binner import Binner, decode_image
+from cartoseq.analysis.binner import Binner
 from cartoseq.analysis.checkpoint import restore_checkpoint, save_checkpoint
 from cartoseq.analysis.fold import Fold, LibraryFold, count_calls, gather_clusters
+from cartoseq.analysis.liveimage import decode_image
 from cartoseq.analysis.maps import read_maps
 from cartoseq.analysis.snapshot import cycle_counts, write_snapshot
 from cartoseq.controller.config import load_experiment
