@@ -5,6 +5,7 @@
     RUN/ run.toml         what was asked for, frozen at the start
          descriptor.json  the run's number, and the program that began it
          journal.jsonl    what happened, append-only, one event a line
+         lock             held by the program that works on the run
          log/             the base calls, in checksummed segments
          state/           the fold's state and log position, replaced atomically
          maps.h5          the latest whole snapshot of the maps
@@ -16,14 +17,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cartoseq.analysis.atomic import write_text_atomically
 from cartoseq.streaming.errors import InputError
+
+log = logging.getLogger(__name__)
+
+#: So many lines of the journal wait at most for the disk to take them.
+_MOST_UNWRITTEN = 1000
+#: No line of the journal is longer.
+_TAIL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class RunFolder:
     """
 
     path: Path
+    _unwritten: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def settings(self) -> Path:
@@ -45,6 +56,11 @@ class RunFolder:
     def journal(self) -> Path:
         """What happened, one event a line."""
         return self.path / "journal.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the program that works on the run."""
+        return self.path / "lock"
 
     @property
     def descriptor(self) -> Path:
@@ -101,25 +117,53 @@ class RunFolder:
         Raises:
             InputError: something lies there already.
         """
+        taken = InputError(
+            self.path,
+            "something lies there already",
+            remedy="Name a folder that does not exist, or go on with this run with --resume.",
+        )
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise InputError(
-                self.path,
-                "something lies there already",
-                remedy="Name a folder that does not exist, or go on with this run with --resume.",
-            )
+            raise taken
         self.path.mkdir(parents=True, exist_ok=True)
-        self.processes.mkdir()
+        try:
+            self.processes.mkdir()
+        except FileExistsError:
+            raise taken from None
         write_text_atomically(self.descriptor, descriptor)
         # Last, because a folder with these settings in it is a run.
         write_text_atomically(self.settings, settings)
 
     def note(self, event: str, **facts: object) -> None:
-        """Write one event into the journal, durable when this returns."""
+        """Write one event into the journal, durable when this returns.
+
+        A journal that cannot be written ends no run: the line waits, and is written before the next one.
+        """
         line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts})
-        with self.journal.open("a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-            stream.flush()
+        self._unwritten.append(line.encode() + b"\n")
+        del self._unwritten[:-_MOST_UNWRITTEN]
+        try:
+            _append(self.journal, b"".join(self._unwritten))
+        except OSError as error:
+            log.warning("%s: the journal cannot be written now (%s): %s", self.journal, error.strerror, line)
+        else:
+            self._unwritten.clear()
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Append whole lines, all or none, behind the last whole line: a crash may have left half a line."""
+    with path.open("ab+", buffering=0) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        start = stream.seek(max(0, size - _TAIL_BYTES))
+        tail = stream.read()
+        end = start + tail.rfind(b"\n") + 1
+        stream.truncate(end)
+        try:
+            if stream.write(lines) != len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(stream.fileno())
+        except OSError:
+            stream.truncate(end)
+            raise
 
 
 def existing_run(path: Path) -> RunFolder:
