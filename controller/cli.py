@@ -6,6 +6,8 @@ message on stderr and its exit code: 2 usage, 3 input or settings, 5 run failed,
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -15,9 +17,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cartoseq import __version__
-from cartoseq.streaming.errors import CartoseqError, InputError
+from cartoseq.streaming.errors import CartoseqError, DiskError, InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cartoseq.analysis.runfolder import RunFolder
 
 _FORMATS = ("gef", "gem", "h5ad", "mtx", "png")
@@ -40,7 +44,11 @@ def map_command(experiment: Path, folder: Path, resume: bool) -> None:
     cartoseq map experiment.toml --out RUN
     cartoseq map experiment.toml --out RUN --resume
     """
-    run = _map(experiment, folder, resume=resume)
+    from cartoseq.controller.mapping import map_experiment
+    from cartoseq.controller.screen import screen_on
+
+    with screen_on(_console()) as screen:
+        run = map_experiment(experiment, folder, resume=resume, screen=screen)
     _say_what_lies_where(run)
 
 
@@ -57,17 +65,21 @@ def demo(folder: Path | None, reads: int, seed: int) -> None:
     cartoseq demo
     cartoseq demo --reads 200000 --out my-demo
     """
-    from rich.console import Console
-
-    from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
+    from cartoseq.controller.mapping import map_experiment
+    from cartoseq.controller.screen import screen_on
 
     folder = folder or _unused(Path("runs"), "demo")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(folder, "something lies there already", remedy="Name a folder that does not exist.")
-    console = Console(stderr=True)
-    console.print(f"Simulating a chip, a tissue and {reads:,} read pairs.", highlight=False)
-    experiment = simulate_experiment(folder / "simulated", ExperimentSettings(seed=seed, reads=reads))
-    run = _map(experiment, folder / "run", resume=False)
+    with screen_on(_console()) as screen:
+        screen.doing("simulating a chip and a tissue")
+        from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
+
+        def written(done: int, of: int) -> None:
+            screen.doing(f"simulating {of:,} read pairs", done / of)
+
+        experiment = simulate_experiment(folder / "simulated", ExperimentSettings(seed=seed, reads=reads), written)
+        run = map_experiment(experiment, folder / "run", resume=False, screen=screen)
     _say_what_lies_where(run)
 
 
@@ -80,12 +92,11 @@ def replay(folder: Path, target: Path) -> None:
     \b
     cartoseq replay RUN --out RUN2
     """
-    from rich.console import Console
-
     from cartoseq.controller.mapping import replay as replay_run
+    from cartoseq.controller.screen import screen_on
 
-    console = Console(stderr=True)
-    run = replay_run(folder, target, lambda _topic, _payload: None, lambda line: console.print(line, highlight=False))
+    with screen_on(_console()) as screen:
+        run = replay_run(folder, target, screen)
     _say_what_lies_where(run)
 
 
@@ -147,7 +158,7 @@ def qc(folder: Path, as_json: bool) -> None:
     cartoseq qc RUN --json
     """
     from cartoseq.analysis.runfolder import existing_run
-    from cartoseq.controller.progress import final_lines
+    from cartoseq.controller.closing import final_lines
 
     run = existing_run(folder)
     if not run.qc.is_file():
@@ -188,31 +199,17 @@ def schema() -> None:
     click.echo(json.dumps(experiment_schema(), indent=2))
 
 
-def _map(experiment: Path, folder: Path, *, resume: bool) -> RunFolder:
+def _console() -> Console:
     from rich.console import Console
 
-    from cartoseq.controller.mapping import map_experiment
-    from cartoseq.controller.progress import shown
-
-    console = Console(stderr=True)
-    with shown(console) as show:
-        return map_experiment(
-            experiment, folder, resume=resume, show=show, say=lambda line: console.print(line, highlight=False)
-        )
+    return Console(stderr=True)
 
 
 def _say_what_lies_where(run: RunFolder) -> None:
-    from cartoseq.controller.progress import final_lines
+    from cartoseq.controller.closing import final_lines, where_lines
 
-    for line in final_lines(json.loads(run.qc.read_text(encoding="utf-8"))):
+    for line in [*final_lines(json.loads(run.qc.read_text(encoding="utf-8"))), *where_lines(run)]:
         click.echo(line)
-    pictures = sorted(run.exports.glob("*.png"))
-    click.echo("")
-    click.echo(f"maps     {run.maps}    (python: cartoseq.open_run({str(run.path)!r}))")
-    for picture in pictures:
-        click.echo(f"picture  {picture}    (any image viewer)")
-    click.echo(f"report   {run.report}    (any browser, no network needed)")
-    click.echo(f"more     cartoseq export {run.path} --format gef --format h5ad    (Stereopy, scanpy)")
 
 
 def _unused(folder: Path, stem: str) -> Path:
@@ -236,15 +233,26 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except CartoseqError as error:
-        click.echo(f"cartoseq: {error}", err=True)
+        _complain(f"cartoseq: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        click.echo("Interrupted.", err=True)
+        _complain("Interrupted.")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has left (head, less): that is its right.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _complain(f"cartoseq: {error.filename or 'output'}: the disk is full. Free some space and try again.")
+        sys.exit(DiskError.exit_code)
+
+
+def _complain(text: str) -> None:
+    # The terminal may be gone.
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)
 
 
 if __name__ == "__main__":

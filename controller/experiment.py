@@ -253,6 +253,8 @@ class RunSettings(_Table):
     """Seconds between two checkpoints of the maps' state."""
     segment_mib: Annotated[StrictInt, Field(ge=1, le=4096)] = 128
     """Size of a segment of the log, in MiB."""
+    reserve_mib: Annotated[StrictInt, Field(ge=0)] = 1024
+    """Free space to leave on the run's disk, in MiB: with less, reading waits until there is more."""
     expected_molecules: Annotated[StrictInt, Field(ge=1)] | None = None
     """Molecules that the run will find, if known: memory is then reserved once."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,12 +76,17 @@ def library_settings(library: Library) -> LibrarySettings:
     )
 
 
-def make_fold(experiment: Experiment) -> Fold:
+def make_fold(experiment: Experiment, say: Callable[[str], None] = lambda _phase: None) -> Fold:
     """Open the chip and the references and make the fresh fold of an experiment.
+
+    Args:
+        experiment: The experiment.
+        say: Is told what is being done, where that can take a while.
 
     Raises:
         InputError: a table or a reference is missing, malformed or does not fit.
     """
+    say(f"indexing the chip {experiment.chip.barcodes.name}")
     index, frame = open_chip(experiment)
     references: dict[tuple[Path, Path | None], Reference] = {}
     libraries = []
@@ -88,6 +94,7 @@ def make_fold(experiment: Experiment) -> Fold:
         genes = library.genes if library.layer == "rna" else None
         key = (library.genome, genes)
         if key not in references:
+            say(f"indexing the reference {library.genome.name}")
             references[key] = open_reference(*key)
         libraries.append(
             LibraryFold(

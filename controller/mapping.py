@@ -10,14 +10,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 import cartoseq
 from cartoseq.analysis.runfolder import RunFolder, existing_run
 from cartoseq.controller.child import Child, ChildError
+from cartoseq.controller.closing import command
 from cartoseq.controller.config import Experiment, freeze, load_experiment, thaw
+from cartoseq.controller.runlock import working_on
 from cartoseq.controller.supervisor import Ending, LiveState, Outcome, supervise
 from cartoseq.controller.workers import fold_log
-from cartoseq.streaming.errors import CartoseqError, InputError, RunError
+from cartoseq.streaming.errors import CartoseqError, DiskError, InputError, RunError
+from cartoseq.streaming.log import LogReader
+
+
+class Screen(Protocol):
+    """What a person is told while it goes on (``controller.progress``)."""
+
+    def say(self, line: str) -> None:
+        """Say something that stays."""
+
+    def doing(self, what: str, fraction: float | None = None) -> None:
+        """Say what is being done, until the next word, and how far it is, if that is known."""
+
+    def show(self, state: LiveState) -> None:
+        """Show how far the run is; called many times a second."""
 
 
 class InterruptedRunError(CartoseqError):
@@ -26,17 +43,14 @@ class InterruptedRunError(CartoseqError):
     exit_code = 130
 
 
-def map_experiment(
-    experiment_path: Path, folder: Path, *, resume: bool, show: Callable[[LiveState], None], say: Callable[[str], None]
-) -> RunFolder:
+def map_experiment(experiment_path: Path, folder: Path, *, resume: bool, screen: Screen) -> RunFolder:
     """Map an experiment into a run folder.
 
     Args:
         experiment_path: The experiment file.
         folder: The run's folder.
         resume: Whether to go on with the run that lies there.
-        show: Is given the live state, some times a second.
-        say: Is given a line for the user where something takes a while.
+        screen: Is told what goes on.
 
     Returns:
         The folder, with maps, counters, pictures and report.
@@ -48,29 +62,27 @@ def map_experiment(
     """
     experiment = load_experiment(experiment_path)
     run = _resumed(experiment, folder) if resume else _created(experiment, folder)
-    if run.complete:
-        say(f"{folder} is complete: nothing is left to do.")
-        return run
-    prepare(run, say)
-    run.note("started", resumed=resume, version=cartoseq.__version__)
-    with _interrupts() as interrupted:
-        names = [library.name for library in experiment.library]
-        ending = supervise(run, names, interrupted.is_set, show)
-    run.note(ending.outcome.value, message=ending.message)
-    if ending.outcome is Outcome.STOPPED:
-        raise InterruptedRunError(f"Stopped. Everything read so far is safe in {folder}; go on with --resume.")
-    if ending.outcome is Outcome.FAILED:
-        _map_what_came(run, experiment, ending)
-    publish(run, say)
-    run.note("published")
+    try:
+        with working_on(run, screen.say) as held:
+            if not run.complete:
+                _fold(run, experiment, held, screen, resumed=resume)
+            elif _published(run):
+                screen.say(f"{folder} is complete: nothing is left to do.")
+                return run
+            publish(run, screen)
+            run.note("published")
+    except (InterruptedRunError, KeyboardInterrupt):
+        again = command("map", experiment_path, "--out", folder, "--resume")
+        raise InterruptedRunError(f"Stopped. Everything read so far is safe. Go on with:\n  {again}") from None
     return run
 
 
-def replay(folder: Path, target: Path, show: Callable[[str, bytes], None], say: Callable[[str], None]) -> RunFolder:
+def replay(folder: Path, target: Path, screen: Screen) -> RunFolder:
     """Fold the log of a run again, from its start, into another folder.
 
     Raises:
         InputError: the folder is no run, or the target exists.
+        InterruptedRunError: the user stopped it.
         CorruptionError: the log is damaged.
     """
     source = existing_run(folder)
@@ -78,35 +90,68 @@ def replay(folder: Path, target: Path, show: Callable[[str, bytes], None], say: 
     experiment = thaw(settings, source.settings)
     run = RunFolder(target)
     run.create(settings, source.descriptor.read_text(encoding="utf-8"))
-    run.note("replay", of=str(folder.resolve()), version=cartoseq.__version__)
-    prepare(run, say)
-    fold_log(run, source.log, experiment, show)
-    publish(run, say)
+    with working_on(run, screen.say) as held:
+        run.note("replay", of=str(folder.resolve()), version=cartoseq.__version__)
+        with _interrupts() as interrupted:
+            if not prepare(run, held, screen.doing, interrupted.is_set):
+                raise InterruptedRunError(f"Stopped. {target} holds no maps.")
+        screen.doing("opening the chip and the references")
+        fold_log(run, source.log, experiment, _shown_on(screen, source.log))
+        publish(run, screen)
     return run
 
 
-def publish(run: RunFolder, say: Callable[[str], None]) -> None:
+def publish(run: RunFolder, screen: Screen) -> None:
     """Write the pictures and the report of a run."""
+    screen.doing("drawing the maps and writing the report")
     from cartoseq.analysis.exports.export import export_run
     from cartoseq.analysis.report import write_report
 
-    say("Drawing the maps and writing the report.")
     export_run(run.path, ["png"])
     write_report(run.path)
 
 
-def prepare(run: RunFolder, say: Callable[[str], None]) -> None:
+def prepare(run: RunFolder, held: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
     """Index the chip and the references, compile the kernels, and look whether the reads fit the chip.
 
     A process of its own does it, so that the memory is free again when the run's processes start.
 
+    Args:
+        run: The run's folder.
+        held: The descriptor that every process of the run holds.
+        say: Is told what is being done.
+        stopped: Whether the user wants to stop.
+
+    Returns:
+        Whether it was done; if not, it was stopped.
+
     Raises:
         ChildError: something does not fit.
     """
-    say("Preparing: chip, references, kernels (slower the first time).")
-    child = Child("preparation", ["prepare", str(run.path), "-"], run.processes / "preparation.log")
-    child.start()
-    child.finish()
+    say("preparing")
+    child = Child("preparation", ["prepare", str(run.path), "-"], run.processes / "preparation.log", [held])
+    child.start(relay=True)
+    return child.finish(say, stopped)
+
+
+def _fold(run: RunFolder, experiment: Experiment, held: int, screen: Screen, *, resumed: bool) -> None:
+    """Run the processes of a run to their end.
+
+    Raises:
+        InterruptedRunError: the user stopped the run.
+        CartoseqError: the run failed; the maps of what came before are made.
+    """
+    run.note("started", resumed=resumed, version=cartoseq.__version__)
+    ending = Ending(Outcome.STOPPED)
+    with _interrupts() as interrupted:
+        if prepare(run, held, screen.doing, interrupted.is_set):
+            names = [library.name for library in experiment.library]
+            ending = supervise(run, names, interrupted.is_set, screen.show, inherited=[held])
+    run.note(ending.outcome.value, message=ending.message)
+    if ending.outcome is Outcome.STOPPED:
+        raise InterruptedRunError("Stopped.")
+    if ending.outcome is Outcome.FAILED:
+        _map_what_came(run, experiment, ending, screen)
 
 
 def _created(experiment: Experiment, folder: Path) -> RunFolder:
@@ -118,7 +163,8 @@ def _created(experiment: Experiment, folder: Path) -> RunFolder:
 
 def _resumed(experiment: Experiment, folder: Path) -> RunFolder:
     run = existing_run(folder)
-    if freeze(experiment) != run.settings.read_text(encoding="utf-8"):
+    # The kept settings are read and written anew, so that a default which is newer than the run is no difference.
+    if freeze(experiment) != freeze(thaw(run.settings.read_text(encoding="utf-8"), run.settings)):
         raise InputError(
             run.settings,
             "the experiment is not the one that this run was started with",
@@ -127,22 +173,40 @@ def _resumed(experiment: Experiment, folder: Path) -> RunFolder:
     return run
 
 
-def _map_what_came(run: RunFolder, experiment: Experiment, ending: Ending) -> None:
+def _published(run: RunFolder) -> bool:
+    """Whether the report, which is written last, is of the final counters."""
+    return run.report.is_file() and run.report.stat().st_mtime_ns >= run.qc.stat().st_mtime_ns
+
+
+def _map_what_came(run: RunFolder, experiment: Experiment, ending: Ending, screen: Screen) -> None:
     """Make the maps of what came before a failure, then raise the failure."""
     error = ChildError(ending.message, ending.exit_code)
-    if not any(run.log.glob("*.log")):
+    if ending.exit_code == DiskError.exit_code or not any(run.log.glob("*.log")):
         raise error
+    screen.doing("making the maps of what came before")
     try:
-        fold_log(run, run.log, experiment, lambda _topic, _payload: None)
-        publish(run, lambda _line: None)
+        fold_log(run, run.log, experiment, _shown_on(screen, run.log))
+        publish(run, screen)
     except (CartoseqError, OSError) as second:
         raise RunError(f"{error} (And the maps of what came before could not be made: {second})") from second
     raise error
 
 
+def _shown_on(screen: Screen, log: Path) -> Callable[[str, bytes], None]:
+    """Show what the fold of a whole log publishes, as the supervisor shows what the binner publishes."""
+    with LogReader(log) as reader:
+        state = LiveState(records=reader.end)
+
+    def publish(topic: str, payload: bytes) -> None:
+        state.take(topic, payload)
+        screen.show(state)
+
+    return publish
+
+
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts at once."""
+    """An event that Ctrl-C, SIGTERM or the end of the terminal sets; a second Ctrl-C interrupts at once."""
     interrupted = threading.Event()
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -150,7 +214,10 @@ def _interrupts() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         interrupted.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # else it was started with nohup
+        signals.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in signals}
     try:
         yield interrupted
     finally:

@@ -1,30 +1,25 @@
-"""The progress of a run for a person: a live picture on a terminal, plain lines everywhere else."""
+"""The progress of a run in words and in a picture of characters: what a screen shows of a :class:`LiveState`."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.style import Style
 from rich.text import Text
 
-from cartoseq.analysis.binner import decode_image
 from cartoseq.controller.supervisor import LiveState
 
-_PLAIN_INTERVAL_S = 5.0
-_LIVE_INTERVAL_S = 0.25
 #: The rate is taken over so many seconds.
-_RATE_WINDOW_S = 10.0
-_PICTURE_COLUMNS = 60
-_PICTURE_ROWS = 20
+_RATE_WINDOW_S = 30.0
+#: Before so many seconds nobody can tell how long it will take.
+_RATE_SETTLES_S = 3.0
+#: No new reads for so long, and it is said.
+_STILL_S = 5.0
 #: Dark violet to yellow, evenly light: readable without colour vision.
 _PALETTE = (
     (13, 8, 35),
@@ -36,6 +31,7 @@ _PALETTE = (
     (254, 187, 113),
     (252, 246, 190),
 )
+_SHADES = " ░▒▓█"
 
 
 class Rate:
@@ -48,35 +44,46 @@ class Rate:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: deque[tuple[float, int, float]] = deque()
+        self._moved_s = clock()
 
     def add(self, reads: int, fraction: float) -> None:
-        """Note how far it is."""
+        """Note how far it is. What comes before the first read is no part of the pace."""
         now_s = self._clock()
+        if not self._seen or reads != self._seen[-1][1]:
+            self._moved_s = now_s
+        if reads == 0:
+            return
         self._seen.append((now_s, reads, fraction))
         while len(self._seen) > 2 and now_s - self._seen[0][0] > _RATE_WINDOW_S:
             self._seen.popleft()
 
     @property
-    def reads_per_s(self) -> float:
-        """Reads per second."""
-        if len(self._seen) < 2 or self._seen[-1][0] == self._seen[0][0]:
-            return 0.0
-        return (self._seen[-1][1] - self._seen[0][1]) / (self._seen[-1][0] - self._seen[0][0])
+    def reads_per_s(self) -> float | None:
+        """Reads per second, or None while that cannot be told."""
+        if self._took_s < _RATE_SETTLES_S:
+            return None
+        return (self._seen[-1][1] - self._seen[0][1]) / self._took_s
 
     @property
     def left_s(self) -> float | None:
         """Seconds left, or None while that cannot be told."""
-        if len(self._seen) < 2:
+        if self._took_s < _RATE_SETTLES_S:
             return None
         gained = self._seen[-1][2] - self._seen[0][2]
-        took_s = self._seen[-1][0] - self._seen[0][0]
-        return (1.0 - self._seen[-1][2]) * took_s / gained if gained > 0 else None
+        return (1.0 - self._seen[-1][2]) * self._took_s / gained if gained > 0 else None
+
+    @property
+    def still_s(self) -> float:
+        """Seconds since reads came, once the first have."""
+        return self._clock() - self._moved_s if self._seen else 0.0
+
+    @property
+    def _took_s(self) -> float:
+        return self._seen[-1][0] - self._seen[0][0] if self._seen else 0.0
 
 
-def duration(seconds: float | None) -> str:
-    """A duration as a person says it: "42 s", "3 min 10 s", "2 h 5 min"; "?" for None."""
-    if seconds is None:
-        return "?"
+def duration(seconds: float) -> str:
+    """A duration as a person says it: "42 s", "3 min 10 s", "2 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -85,118 +92,108 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def summary(state: LiveState, rate: Rate) -> list[str]:
-    """What is known so far, a line for each library after the line of the pace."""
-    lines = [
-        f"{state.reads:,} reads folded, {rate.reads_per_s:,.0f} reads/s, {duration(rate.left_s)} left"
-        + (f", {state.restarts} restarts" if state.restarts else "")
-    ]
-    for name, counts in state.status.get("libraries", {}).items():
-        total = counts["reads_total"] or 1
+def about(seconds: float) -> str:
+    """A duration that is an estimate: above a minute in steps of ten seconds, so that it does not flicker."""
+    return duration(seconds if seconds < 60 else round(seconds, -1))
+
+
+def phase(state: LiveState) -> str:
+    """What is going on, where that is not the folding of reads; empty while it is."""
+    if state.status.get("complete"):
+        return "writing the maps"
+    if state.stopping:
+        return "stopping: what was read is brought to safety (Ctrl-C again: at once)"
+    if not state.status:
+        return "opening the chip and the references"
+    if not state.reads and not state.waiting:
+        read = any(reader["reads"] for reader in state.readers.values())
+        return "folding the first reads" if read else "waiting for the first reads"
+    return ""
+
+
+def waiting(state: LiveState) -> str:
+    """Why the run waits, for the user to mend; empty while it does not."""
+    if not state.waiting:
+        return ""
+    if "free" in state.waiting or "No space" in state.waiting or "quota" in state.waiting:
+        return f"WAITING: the disk is full: {state.waiting}"
+    return f"WAITING: {state.waiting}"
+
+
+def pace(state: LiveState, rate: Rate) -> list[str]:
+    """How far it is and how fast, in a few parts; nothing that is not known yet."""
+    parts = [f"{state.reads:,} reads"]
+    if rate.still_s > _STILL_S:
+        parts.append(f"no new reads for {duration(rate.still_s)}")
+    else:
+        if rate.reads_per_s is not None:
+            parts.append(f"{rate.reads_per_s:,.0f} reads/s")
+        if rate.left_s is not None and not state.growing:
+            parts.append(f"{about(rate.left_s)} left")
+    if state.restarts:
+        parts.append(f"{state.restarts} restart{'s' if state.restarts > 1 else ''}")
+    return parts
+
+
+def library_lines(state: LiveState) -> list[str]:
+    """What became of the reads so far, a line for each library that has any."""
+    counted = {name: counts for name, counts in state.status.get("libraries", {}).items() if counts["reads_total"]}
+    width = max(map(len, counted), default=0)
+    lines = []
+    for name, counts in counted.items():
+        total = counts["reads_total"]
         placed = counts["located_exact"] + counts["located_corrected"]
         lines.append(
-            f"{name}: {100 * placed / total:.1f} % on the chip, {100 * counts['assigned'] / total:.1f} % assigned, "
-            f"{counts['molecules']:,} molecules, saturation {100 * counts['saturation']:.1f} %"
+            f"{name:<{width}}  {100 * placed / total:.1f} % on the chip, {100 * counts['assigned'] / total:.1f} % "
+            f"assigned, {counts['molecules']:,} molecules, saturation {100 * counts['saturation']:.1f} %"
         )
     return lines
 
 
-def half_block_picture(image: NDArray[np.uint32], columns: int, rows: int) -> Text:
+def half_block_picture(image: NDArray[np.uint32], columns: int, rows: int, *, colours: bool = True) -> list[Text]:
     """Draw a count image with half blocks: two pixels a character, square pixels, dark to light by the square root.
 
     Args:
         image: Counts, shape (height, width).
         columns: Characters to a line at most.
         rows: Lines at most.
+        colours: Whether there are colours; without, a character is one of five shades.
+
+    Returns:
+        The lines, all of one width.
     """
     step = max(1, -(-image.shape[1] // columns), -(-image.shape[0] // (2 * rows)))
     height, width = (-(-side // step) for side in image.shape)
     height += height % 2
     padded = np.zeros((height * step, width * step))
     padded[: image.shape[0], : image.shape[1]] = image
-    small = np.sqrt(padded.reshape(height, step, width, step).sum(axis=(1, 3)))
-    top = np.quantile(small, 0.995) or small.max() or 1.0
-    levels = np.minimum(small / top * (len(_PALETTE) - 1), len(_PALETTE) - 1).astype(int)
-    text = Text()
-    for upper, lower in zip(levels[0::2], levels[1::2], strict=True):
-        for high, low in zip(upper.tolist(), lower.tolist(), strict=True):
-            text.append("▀", Style(color=_rgb(high), bgcolor=_rgb(low)))
-        text.append("\n")
-    return text
+    small = padded.reshape(height, step, width, step).sum(axis=(1, 3))
+    if not colours:
+        shades = _levels(small.reshape(height // 2, 2, width).sum(axis=1), len(_SHADES))
+        return [Text("".join(_SHADES[shade] for shade in line)) for line in shades.tolist()]
+    levels = _levels(small, len(_PALETTE))
+    return [
+        Text("").join(_run(high, low, len(list(cells))) for (high, low), cells in groupby(zip(*pair, strict=True)))
+        for pair in _pairs(levels)
+    ]
+
+
+def _pairs(levels: NDArray[np.int64]) -> Iterator[tuple[list[int], list[int]]]:
+    return zip(levels[0::2].tolist(), levels[1::2].tolist(), strict=True)
+
+
+def _run(high: int, low: int, cells: int) -> Text:
+    return Text("▀" * cells, Style(color=_rgb(high), bgcolor=_rgb(low)))
+
+
+def _levels(counts: NDArray[np.float64], levels: int) -> NDArray[np.int64]:
+    """The step of each count on a scale from nothing to nearly the most."""
+    root = np.sqrt(counts)
+    top = np.quantile(root, 0.995) or root.max() or 1.0
+    steps = np.minimum(root / top * (levels - 1), levels - 1).astype(np.int64)
+    return np.asarray(steps)
 
 
 def _rgb(level: int) -> str:
     red, green, blue = _PALETTE[level]
     return f"rgb({red},{green},{blue})"
-
-
-@contextmanager
-def shown(console: Console) -> Iterator[Callable[[LiveState], None]]:
-    """Give a function that shows the live state: on a terminal as a picture that stays in place, else as lines."""
-    if console.is_terminal:
-        with _on_terminal(console) as show:
-            yield show
-    else:
-        yield _as_lines(console)
-
-
-@contextmanager
-def _on_terminal(console: Console) -> Iterator[Callable[[LiveState], None]]:
-    rate = Rate()
-    bar = Progress(TextColumn("[bold]mapping"), BarColumn(bar_width=40), TaskProgressColumn(), console=console)
-    task = bar.add_task("mapping", total=1.0)
-    due_s = 0.0
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-
-        def show(state: LiveState) -> None:
-            nonlocal due_s
-            now_s = time.monotonic()
-            if now_s < due_s:
-                return
-            due_s = now_s + _LIVE_INTERVAL_S
-            rate.add(state.reads, state.fraction)
-            bar.update(task, completed=state.fraction)
-            parts: list[RenderableType] = [
-                half_block_picture(
-                    decode_image(payload),
-                    min(_PICTURE_COLUMNS, console.width),
-                    min(_PICTURE_ROWS, max(4, console.height - 8)),
-                )
-                for payload in list(state.images.values())[:1]
-            ]
-            live.update(Group(*parts, bar, *summary(state, rate)), refresh=True)
-
-        yield show
-
-
-def _as_lines(console: Console) -> Callable[[LiveState], None]:
-    rate = Rate()
-    said_s = time.monotonic()
-
-    def show(state: LiveState) -> None:
-        nonlocal said_s
-        now_s = time.monotonic()
-        if now_s - said_s < _PLAIN_INTERVAL_S:
-            return
-        said_s = now_s
-        rate.add(state.reads, state.fraction)
-        console.print(
-            f"{100 * state.fraction:.0f} % " + "; ".join(summary(state, rate)), highlight=False, soft_wrap=True
-        )
-
-    return show
-
-
-def final_lines(qc: dict[str, Any]) -> list[str]:
-    """What became of the reads, a line for each library, from qc.json."""
-    lines = []
-    for name, library in qc["libraries"].items():
-        counts = library["counters"]
-        total = counts["reads_total"] or 1
-        placed = counts["located_exact"] + counts["located_corrected"]
-        lines.append(
-            f"{name}: {counts['reads_total']:,} reads, {100 * placed / total:.1f} % on the chip, "
-            f"{100 * counts['assigned'] / total:.1f} % assigned, {counts['molecules']:,} molecules, "
-            f"saturation {100 * library['saturation']:.1f} %"
-        )
-    return lines

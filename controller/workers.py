@@ -1,24 +1,36 @@
 """The processes of a run: a reader for each library, the recorder and the binner.
 
 ``python -m cartoseq.controller.workers ROLE RUN SOCKETS [LIBRARY]`` is what the supervisor starts; a person has no need
-to. Each role ends by itself when its work is done, on SIGTERM after its current block is safe, and when the
-supervisor is gone. An error that the user can act on is the last line on stderr, and its exit code is the process's.
+to. Each role ends by itself when its work is done, soon after SIGTERM, and when the supervisor is gone, which it knows
+by the end of its standard input. What a reader had not got acknowledged by then is read again the next time. An error
+that the user can act on is the last line on stderr, and its exit code is the process's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cartoseq.analysis.runfolder import RunFolder, existing_run
 from cartoseq.controller.config import Experiment, thaw
 from cartoseq.streaming.errors import CartoseqError, InputError, RunError
+
+if TYPE_CHECKING:
+    from cartoseq.drivers.basecalls.fastq import FastqSource
+    from cartoseq.streaming.feed import BlockSource
+    from cartoseq.streaming.liveview import LivePublisher
 
 #: How long a process waits for its recorder before it gives up, in seconds.
 RECORDER_TIMEOUT_S = 60.0
@@ -26,7 +38,11 @@ RECORDER_TIMEOUT_S = 60.0
 FIRST_READS = 10_000
 #: A chip that fewer of these reads fit is the wrong one.
 LOWEST_HIT_RATE = 0.02
-_WATCH_INTERVAL_S = 0.5
+#: How long a reader waits at a stretch before it looks whether it is to stop.
+_PATIENCE_S = 0.2
+#: The exit code of a process that was told to stop before its work was done: 128 + SIGTERM.
+STOPPED = 143
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def endpoint(sockets: Path, name: str) -> str:
@@ -48,16 +64,20 @@ def descriptor(run: RunFolder) -> dict[str, object]:
 
 
 def record(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.Event) -> None:
-    """Keep the base calls: the recorder."""
+    """Keep the base calls, and tell whether the disk takes them: the recorder."""
     from cartoseq.streaming import recorder
+    from cartoseq.streaming.liveview import LivePublisher
 
-    recorder.serve(
-        run.log,
-        descriptor(run),
-        endpoint(sockets, "recorder"),
-        stop=stop,
-        segment_bytes=experiment.run.segment_mib << 20,
-    )
+    with LivePublisher(endpoint(sockets, "recorder-status")) as live:
+        recorder.serve(
+            run.log,
+            descriptor(run),
+            endpoint(sockets, "recorder"),
+            stop=stop,
+            on_status=lambda status: live.publish("recorder", json.dumps(asdict(status)).encode()),
+            segment_bytes=experiment.run.segment_mib << 20,
+            reserve_bytes=experiment.run.reserve_mib << 20,
+        )
 
 
 def read(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.Event, number: int) -> None:
@@ -74,19 +94,11 @@ def read(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.
         BlockSource(endpoint(sockets, "recorder"), number, run_number(run)) as source,
         LivePublisher(endpoint(sockets, f"reader-{number}")) as live,
     ):
-        source.open(RECORDER_TIMEOUT_S)
-        if source.ended:
+        if not _patiently(source.open, stop, RECORDER_TIMEOUT_S) or source.ended:
             return
         try:
             with open_source(experiment, number, skip_reads=source.recorded_clusters, stop=stop) as blocks:
-                for block in blocks:
-                    source.send(block)
-                    done, total = blocks.progress
-                    progress = {"bytes_done": done, "bytes_total": total, "reads": blocks.reads}
-                    live.publish("progress", json.dumps(progress).encode())
-                    if stop.is_set():
-                        return
-                source.finish({"reads": blocks.reads})
+                _hand_on(blocks, source, live, experiment.library[number].follow_until, stop)
         except RunError:
             # Waiting for a growing file ends with an error when a stop is asked for: then it is none.
             if not stop.is_set():
@@ -97,8 +109,45 @@ def read(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.
             raise
 
 
-def prepare(experiment: Experiment) -> None:
+def _hand_on(
+    blocks: FastqSource, source: BlockSource, live: LivePublisher, follow_until: Path | None, stop: threading.Event
+) -> None:
+    for block in blocks:
+        if not _patiently(partial(source.send, block), stop):
+            return
+        done, total = blocks.progress
+        growing = follow_until is not None and not follow_until.exists()
+        progress = {"bytes_done": done, "bytes_total": total, "reads": blocks.reads, "growing": growing}
+        live.publish("progress", json.dumps(progress).encode())
+    _patiently(partial(source.finish, {"reads": blocks.reads}), stop)
+
+
+def _patiently(call: Callable[[float], object], stop: threading.Event, timeout_s: float | None = None) -> bool:
+    """Wait for the recorder, however long its disk is full, but not beyond a stop.
+
+    Returns:
+        Whether the call was answered; if not, a stop is asked for.
+    """
+    from cartoseq.streaming.feed import NoAnswerError
+
+    give_up_s = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+    while not stop.is_set():
+        try:
+            call(_PATIENCE_S)
+        except NoAnswerError:
+            if time.monotonic() > give_up_s:
+                raise
+        else:
+            return True
+    return False
+
+
+def prepare(experiment: Experiment, say: Callable[[str], None]) -> None:
     """Index chip and references, compile the kernels, and look whether the first reads fit the chip.
+
+    Args:
+        experiment: The experiment.
+        say: Is told what is being done.
 
     Raises:
         InputError: a table, a reference or a FASTQ file is missing, malformed or does not fit.
@@ -110,7 +159,8 @@ def prepare(experiment: Experiment) -> None:
     looked_at = experiment.model_copy(
         update={"run": experiment.run.model_copy(update={"block_clusters": FIRST_READS, "expected_molecules": None})}
     )
-    fold = make_fold(looked_at)
+    fold = make_fold(looked_at, say)
+    say("compiling the kernels")
     for number, library in enumerate(looked_at.library):
         if library.follow_until is not None:
             # Its first reads may be hours away.
@@ -173,18 +223,24 @@ def fold_log(run: RunFolder, log: Path, experiment: Experiment, show: Callable[[
     binner.run(feed, stopped=lambda: False, ended=lambda: feed.ended)
 
 
-def _stop_when_told(stop: threading.Event) -> None:
-    """Set the event on SIGTERM, and when the process that started this one is gone."""
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
+def _stop_when_told(told: Callable[[], None]) -> None:
+    """Call a function on SIGTERM, and when the supervisor is gone: its end of our standard input is closed then."""
+    signal.signal(signal.SIGTERM, lambda *_: told())
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
-        while not stop.wait(_WATCH_INTERVAL_S):
-            if os.getppid() != parent:
-                stop.set()
+        # Not sys.stdin, whose lock a thread must not hold while the program ends.
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+    threading.Thread(target=watch, name="watch-supervisor", daemon=True).start()
+
+
+def _leave() -> None:
+    """End now, removing temporary files on the way."""
+    raise SystemExit(STOPPED)
 
 
 def main(arguments: list[str]) -> int:
@@ -196,7 +252,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     role, folder, sockets = arguments[0], Path(arguments[1]), Path(arguments[2])
     stop = threading.Event()
-    _stop_when_told(stop)
+    _stop_when_told(_leave if role == "prepare" else stop.set)
     try:
         run = existing_run(folder)
         experiment = thaw(run.settings.read_text(encoding="utf-8"), run.settings)
@@ -207,21 +263,24 @@ def main(arguments: list[str]) -> int:
         elif role == "reader":
             read(run, sockets, experiment, stop, int(arguments[3]))
         elif role == "prepare":
-            prepare(experiment)
+            prepare(experiment, lambda phase: print(phase, flush=True))
         else:
             raise InputError(role, "there is no such role", remedy="Roles are prepare, recorder, reader and binner.")
     except CartoseqError as error:
-        print(error, file=sys.stderr)
+        _last_words(str(error))
         return error.exit_code
     except OSError as error:
-        if error.errno in (28, 122):  # no space left, quota exceeded
-            print(
-                f"{error.filename or folder}: the disk is full. Free some space and go on with --resume.",
-                file=sys.stderr,
-            )
-            return 7
-        raise
-    return 0
+        if error.errno not in _FULL:
+            raise
+        _last_words(f"{error.filename or folder}: the disk is full. Free some space and go on with --resume.")
+        return 7
+    return STOPPED if stop.is_set() else 0
+
+
+def _last_words(text: str) -> None:
+    # What a process says goes to a file, and its disk may be full.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

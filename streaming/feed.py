@@ -25,6 +25,10 @@ FETCH_AHEAD_BYTES = 16 << 20
 _LINGER_MS = 500
 
 
+class NoAnswerError(RunError):
+    """The recorder did not answer, gave no credit or acknowledged nothing in the time allowed; call again to go on."""
+
+
 class _Link:
     """A DEALER socket that carries messages and drops junk.
 
@@ -111,13 +115,14 @@ class BlockSource:
             Its number: skip so many blocks. If :attr:`ended` is true there is nothing left to send.
 
         Raises:
-            RunError: no recorder answered in time, or it keeps another run.
+            NoAnswerError: no recorder answered in time.
+            RunError: it keeps another run.
         """
         now = time.monotonic()
         self._link.send(self._machine.hello(now))
         self._pump(lambda: self._machine.opened, timeout_s)
         if not self._machine.opened:
-            raise RunError(f"{self._endpoint}: no recorder answered within {timeout_s:g} s. Is it running?")
+            raise NoAnswerError(f"{self._endpoint}: no recorder answered within {timeout_s:g} s. Is it running?")
         return self._machine.next_sequence
 
     def send(self, block: BaseCallBlock, timeout_s: float | None = None) -> None:
@@ -131,7 +136,8 @@ class BlockSource:
             timeout_s: How long to wait for credit; ``None`` waits as long as the recorder holds this source back.
 
         Raises:
-            RunError: the recorder lost acknowledged data, refused this source, or gave no credit in time.
+            NoAnswerError: the recorder gave no credit in time; the block was not taken.
+            RunError: the recorder lost acknowledged data, or refused this source.
         """
         block.calls.flags.writeable = False
         header = RecordHeader(RecordKind.DATA, 0, count=block.clusters, schema=SCHEMA_BLOCK)
@@ -152,13 +158,16 @@ class BlockSource:
         Does nothing if the source had ended before it was opened.
 
         Raises:
-            RunError: as :meth:`send`, or not everything was acknowledged in time.
+            NoAnswerError: not everything was acknowledged in time.
+            RunError: as :meth:`send`.
         """
         if not self._machine.ended:
             text = json.dumps(dict(totals), sort_keys=True, separators=(",", ":")).encode()
             self._submit(RecordHeader(RecordKind.END, 0, schema=SCHEMA_JSON), [text], timeout_s)
         if not self._pump(lambda: self._machine.all_acknowledged, timeout_s):
-            raise RunError(f"{self._endpoint}: the recorder did not acknowledge everything within {timeout_s:g} s.")
+            raise NoAnswerError(
+                f"{self._endpoint}: the recorder did not acknowledge everything within {timeout_s:g} s."
+            )
 
     def close(self) -> None:
         """Close the connection. What is not acknowledged by now may be lost."""
@@ -177,7 +186,7 @@ class BlockSource:
             self.open()
         self._pump(lambda: True, 0.0)
         if not self._pump(lambda: self._machine.can_submit or self._machine.ended, timeout_s):
-            raise RunError(f"{self._endpoint}: the recorder took no data for {timeout_s:g} s. Is its disk full?")
+            raise NoAnswerError(f"{self._endpoint}: the recorder took no data for {timeout_s:g} s. Is its disk full?")
         self._link.send(self._machine.submit(header, payload, time.monotonic()))
 
     def _pump(self, done: Callable[[], bool], timeout_s: float | None) -> bool:

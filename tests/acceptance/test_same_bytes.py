@@ -38,9 +38,9 @@ def undisturbed(simulated, cartoseq, tmp_path_factory):
 
 
 def _starts(run: Path) -> int:
-    """How often the run was started or taken up."""
+    """How often the processes of a run were started."""
     journal = run / "journal.jsonl"
-    return journal.read_text().count('"event": "started"') if journal.exists() else 0
+    return journal.read_text().count('"process started", "process": "binner"') if journal.exists() else 0
 
 
 def _pids(run: Path) -> dict[str, int]:
@@ -118,13 +118,13 @@ def test_a_replay_gives_the_same_files(undisturbed, cartoseq, tmp_path):
 def test_a_run_stopped_and_resumed_gives_the_same_files(undisturbed, cartoseq, tmp_path):
     experiment, expected = undisturbed
     run = tmp_path / "RUN"
-    for attempt in range(12):
+    for attempt in range(8):
         arguments = ["map", experiment, "--out", run, *(["--resume"] if attempt else [])]
         process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline_s = time.monotonic() + 60
         while process.poll() is None and _starts(run) <= attempt and time.monotonic() < deadline_s:
             time.sleep(0.05)
-        time.sleep(3.0 + 0.5 * attempt)
+        time.sleep(1.0 + 0.4 * attempt)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=90)
         if process.returncode == 0:

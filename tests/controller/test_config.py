@@ -99,7 +99,7 @@ def test_an_experiment_is_read_with_its_defaults_and_its_folder(folder: Path) ->
     assert (rna.mismatches, rna.strand, rna.count_intronic, rna.mid_collapse) == (1, "forward", True, "greedy")
     assert (rna.trim_poly_a, rna.adapters, rna.grouped_names, rna.follow_until) == (True, (), False, None)
     assert dna.window_bp == 50_000
-    assert experiment.run == RunSettings(block_clusters=32768, checkpoint_s=2.0, segment_mib=128)
+    assert experiment.run == RunSettings(block_clusters=32768, checkpoint_s=2.0, segment_mib=128, reserve_mib=1024)
 
 
 def test_the_lengths_of_the_barcodes_follow_from_the_read_structures(folder: Path) -> None:
@@ -531,7 +531,8 @@ def test_a_frozen_experiment_reads_back_equal(folder: Path) -> None:
     frozen = freeze(experiment)
     assert thaw(frozen) == experiment
     assert freeze(thaw(frozen)) == frozen
-    assert tomllib.loads(frozen)["run"] == {"block_clusters": 32768, "checkpoint_s": 2.0, "segment_mib": 128}
+    run = {"block_clusters": 32768, "checkpoint_s": 2.0, "segment_mib": 128, "reserve_mib": 1024}
+    assert tomllib.loads(frozen)["run"] == run
     assert load(folder / "more", frozen) == experiment
 
 
