@@ -158,7 +158,7 @@ def waterfall(counters: Mapping[str, int], layer: str) -> list[Step]:
 
 
 def _rna_first(run: Run) -> list[str]:
-    return sorted(run.maps.libraries, key=lambda name: (run.maps.libraries[name].map.layer != "rna", name))
+    return sorted(run.maps.libraries, key=lambda name: run.maps.libraries[name].map.layer != "rna")
 
 
 def _library(run: Run, name: str, configured: Mapping[str, Any]) -> dict[str, Any]:

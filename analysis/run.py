@@ -10,7 +10,8 @@ import difflib
 import html
 import json
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,7 @@ def open_run(folder: str | Path) -> Run:
         raise CorruptionError(f"{run.path}: qc.json or run.toml no longer reads as it was written: {error}.") from error
     if qc.get("schema") != QC_SCHEMA:
         raise InputError(run.qc, f"expected schema {QC_SCHEMA}, found {qc.get('schema')!r}")
-    return Run(run, read_maps(run.maps), qc, configuration)
+    return Run(run, _in_order_of(qc["libraries"], read_maps(run.maps)), qc, configuration)
 
 
 def unknown_feature(wanted: str | int, maps: list[SpatialMap], source: Path) -> InputError:
@@ -220,6 +221,12 @@ def _feature_table(library: str, spatial: SpatialMap) -> pl.DataFrame:
         },
         schema_overrides={"library": pl.String, "id": pl.String, "name": pl.String},
     )
+
+
+def _in_order_of(names: Iterable[str], maps: Maps) -> Maps:
+    """Maps with their libraries in the order of the experiment, which HDF5 does not keep."""
+    order = dict.fromkeys([*names, *maps.libraries])
+    return replace(maps, libraries={name: maps.libraries[name] for name in order if name in maps.libraries})
 
 
 def _progress(run: RunFolder) -> str:

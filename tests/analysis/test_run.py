@@ -14,7 +14,7 @@ from cartoseq.streaming.errors import CorruptionError, InputError
 
 def test_a_run_tells_its_libraries_counters_genes_and_images(finished_run):
     run = cartoseq.open_run(finished_run)
-    assert list(run.libraries) == list(run.images) == ["dna", "rna"]
+    assert list(run.libraries) == list(run.images) == ["rna", "dna"]
     assert run.complete
     assert run.name == "mouse-brain"
     assert run.configuration["library"][0]["genes"] == "genes.gtf"
@@ -46,7 +46,7 @@ def test_a_picture_is_of_a_library_or_a_gene(finished_run):
     assert run.picture("chr1:0-1000000", bin_size=10).bin_size == 10
     with pytest.raises(InputError, match=r"no gene or window 'Gene33x'.*Did you mean Gene33"):
         run.picture("Gene33x")
-    with pytest.raises(InputError, match="no library 'atac'; this run has dna, rna"):
+    with pytest.raises(InputError, match="no library 'atac'; this run has rna, dna"):
         run.picture(library="atac")
     with pytest.raises(InputError, match="no library was named"):
         run.library()

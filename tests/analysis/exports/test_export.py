@@ -17,16 +17,16 @@ def test_every_format_of_every_library_has_the_sums_of_the_map(make_run, tmp_pat
     folder = make_run(tmp_path / "run")
     written = export_run(folder, list(FORMATS))
     assert [path.relative_to(folder / "exports").as_posix() for path in written] == [
-        "dna.gef",
-        "dna.bin1.gem.gz",
-        "dna.bin20.h5ad",
-        "dna.bin20.mtx",
-        "dna.bin2.png",
         "rna.gef",
         "rna.bin1.gem.gz",
         "rna.bin20.h5ad",
         "rna.bin20.mtx",
         "rna.bin2.png",
+        "dna.gef",
+        "dna.bin1.gem.gz",
+        "dna.bin20.h5ad",
+        "dna.bin20.mtx",
+        "dna.bin2.png",
     ]
     assert sorted(path.name for path in (folder / "exports").iterdir()) == sorted(path.name for path in written)
     run = open_run(folder)
@@ -95,8 +95,8 @@ def test_whole_coordinates_of_a_listed_chip_are_kept(make_run, tmp_path):
     [
         (["gff"], {}, r"format 'gff': expected one of gef, gem, h5ad, mtx, png"),
         ([], {}, r"expected some of gef"),
-        (["gef"], {"library": "protein"}, r"there is no library 'protein'; this run has dna, rna"),
-        (["png"], {"gene": "Gine3"}, r"no gene or window 'Gine3' in libraries dna, rna.*Did you mean Gene3"),
+        (["gef"], {"library": "protein"}, r"there is no library 'protein'; this run has rna, dna"),
+        (["png"], {"gene": "Gine3"}, r"no gene or window 'Gine3' in libraries rna, dna.*Did you mean Gene3"),
         (["png"], {"gene": "GENE3", "library": "rna"}, r"no gene or window 'GENE3' in rna.*Did you mean Gene3"),
         (["png"], {"gene": "zzz"}, r"Names and identifiers are those of the annotation"),
         (["gef"], {"gene": "Gene3"}, r"only a picture shows one gene"),
