@@ -7,10 +7,10 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import cartoseq
 from cartoseq.analysis.runfolder import RunFolder, existing_run
@@ -19,7 +19,7 @@ from cartoseq.controller.closing import command
 from cartoseq.controller.config import Experiment, freeze, load_experiment, thaw
 from cartoseq.controller.runlock import working_on
 from cartoseq.controller.supervisor import Ending, LiveState, Outcome, supervise
-from cartoseq.controller.workers import fold_log
+from cartoseq.controller.workers import CODEC_FOUND, PREPARATIONS, fold_log
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError, RunError
 from cartoseq.streaming.log import LogReader
 
@@ -93,7 +93,7 @@ def replay(folder: Path, target: Path, screen: Screen) -> RunFolder:
     with working_on(run, screen.say) as held:
         run.note("replay", of=str(folder.resolve()), version=cartoseq.__version__)
         with _interrupts() as interrupted:
-            if not prepare(run, held, screen.doing, interrupted.is_set):
+            if not prepare(run, held, screen, interrupted.is_set, look_at_reads=False):
                 raise InterruptedRunError(f"Stopped. {target} holds no maps.")
         screen.doing("opening the chip and the references")
         fold_log(run, source.log, experiment, _shown_on(screen, source.log))
@@ -111,7 +111,7 @@ def publish(run: RunFolder, screen: Screen) -> None:
     write_report(run.path)
 
 
-def prepare(run: RunFolder, held: int, say: Callable[[str], None], stopped: Callable[[], bool]) -> bool:
+def prepare(run: RunFolder, held: int, screen: Screen, stopped: Callable[[], bool], *, look_at_reads: bool) -> bool:
     """Index the chip and the references, compile the kernels, and look whether the reads fit the chip.
 
     A process of its own does it, so that the memory is free again when the run's processes start.
@@ -119,8 +119,9 @@ def prepare(run: RunFolder, held: int, say: Callable[[str], None], stopped: Call
     Args:
         run: The run's folder.
         held: The descriptor that every process of the run holds.
-        say: Is told what is being done.
+        screen: Is told what goes on.
         stopped: Whether the user wants to stop.
+        look_at_reads: Whether there are reads to look at; a replay has them in its log.
 
     Returns:
         Whether it was done; if not, it was stopped.
@@ -128,10 +129,25 @@ def prepare(run: RunFolder, held: int, say: Callable[[str], None], stopped: Call
     Raises:
         ChildError: something does not fit.
     """
-    say("preparing")
-    child = Child("preparation", ["prepare", str(run.path), "-"], run.processes / "preparation.log", [held])
+    screen.doing("preparing")
+    noted = len(_events(run))
+    role = PREPARATIONS[0] if look_at_reads else PREPARATIONS[1]
+    child = Child("preparation", [role, str(run.path), "-"], run.processes / "preparation.log", [held])
     child.start(relay=True)
-    return child.finish(say, stopped)
+    done = child.finish(screen.doing, stopped)
+    for event in _events(run)[noted:]:
+        if event["event"] == CODEC_FOUND:
+            screen.say(f"{event['library']}: the barcodes in the names of the reads are written as {event['codec']}.")
+    return done
+
+
+def _events(run: RunFolder) -> list[dict[str, Any]]:
+    """What the journal tells, without the half line that a crash may have left."""
+    events = []
+    for line in run.journal.read_bytes().splitlines() if run.journal.exists() else ():
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    return events
 
 
 def _fold(run: RunFolder, experiment: Experiment, held: int, screen: Screen, *, resumed: bool) -> None:
@@ -144,7 +160,7 @@ def _fold(run: RunFolder, experiment: Experiment, held: int, screen: Screen, *, 
     run.note("started", resumed=resumed, version=cartoseq.__version__)
     ending = Ending(Outcome.STOPPED)
     with _interrupts() as interrupted:
-        if prepare(run, held, screen.doing, interrupted.is_set):
+        if prepare(run, held, screen, interrupted.is_set, look_at_reads=True):
             names = [library.name for library in experiment.library]
             ending = supervise(run, names, interrupted.is_set, screen.show, inherited=[held])
     run.note(ending.outcome.value, message=ending.message)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cartoseq.analysis.runfolder import RunFolder, existing_run
-from cartoseq.controller.config import Experiment, thaw
+from cartoseq.controller.config import Experiment, Library, thaw
 from cartoseq.streaming.errors import CartoseqError, InputError, RunError
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from cartoseq.streaming.feed import BlockSource
     from cartoseq.streaming.liveview import LivePublisher
 
+#: The roles that prepare a run, and a replay, which does without the files of the reads.
+PREPARATIONS = ("prepare", "prepare-replay")
+#: The journal's event that says how the barcodes in the names of reads are written.
+CODEC_FOUND = "barcodes in names understood"
 #: How long a process waits for its recorder before it gives up, in seconds.
 RECORDER_TIMEOUT_S = 60.0
 #: So many reads are looked at before a run starts.
@@ -98,6 +102,7 @@ def read(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.
             return
         try:
             with open_source(experiment, number, skip_reads=source.recorded_clusters, stop=stop) as blocks:
+                note_codec(run, experiment.library[number], blocks)
                 _hand_on(blocks, source, live, experiment.library[number].follow_until, stop)
         except RunError:
             # Waiting for a growing file ends with an error when a stop is asked for: then it is none.
@@ -142,12 +147,20 @@ def _patiently(call: Callable[[float], object], stop: threading.Event, timeout_s
     return False
 
 
-def prepare(experiment: Experiment, say: Callable[[str], None]) -> None:
+def note_codec(run: RunFolder, library: Library, source: FastqSource) -> None:
+    """Note in the journal how the barcodes in the names of a library's reads are written, where that was found out."""
+    if library.grouped_names == "auto" and source.grouped is not None:
+        run.note(CODEC_FOUND, library=library.name, codec=str(source.grouped.codec))
+
+
+def prepare(run: RunFolder, experiment: Experiment, say: Callable[[str], None], *, look_at_reads: bool) -> None:
     """Index chip and references, compile the kernels, and look whether the first reads fit the chip.
 
     Args:
+        run: The run's folder.
         experiment: The experiment.
         say: Is told what is being done.
+        look_at_reads: Whether there are reads to look at. A replay has them in its log, and the files may be gone.
 
     Raises:
         InputError: a table, a reference or a FASTQ file is missing, malformed or does not fit.
@@ -161,11 +174,12 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> None:
     )
     fold = make_fold(looked_at, say)
     say("compiling the kernels")
-    for number, library in enumerate(looked_at.library):
+    for number, library in enumerate(looked_at.library if look_at_reads else ()):
         if library.follow_until is not None:
             # Its first reads may be hours away.
             continue
         with open_source(looked_at, number) as blocks:
+            note_codec(run, library, blocks)
             fold.libraries[number].add(next(blocks))
         counters = fold.libraries[number].counters
         total, found = counters["reads_total"], located(counters)
@@ -174,7 +188,8 @@ def prepare(experiment: Experiment, say: Callable[[str], None]) -> None:
                 experiment.chip.barcodes,
                 f"no spot matches {total - found:,} of the first {total:,} reads of library {library.name} "
                 f"({100 * found / total:.1f} % fit)",
-                remedy=f"Is this the chip of this library? Name in the file: {fold.libraries[number].frame.name}.",
+                remedy=f"Is this the chip of this library? Name in the file: {fold.libraries[number].frame.name}."
+                + (' Or is it another codec? grouped_names = "auto" finds out.' if library.grouped_names else ""),
             )
 
 
@@ -252,7 +267,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     role, folder, sockets = arguments[0], Path(arguments[1]), Path(arguments[2])
     stop = threading.Event()
-    _stop_when_told(_leave if role == "prepare" else stop.set)
+    _stop_when_told(_leave if role in PREPARATIONS else stop.set)
     try:
         run = existing_run(folder)
         experiment = thaw(run.settings.read_text(encoding="utf-8"), run.settings)
@@ -262,10 +277,11 @@ def main(arguments: list[str]) -> int:
             bin_live(run, sockets, experiment, stop)
         elif role == "reader":
             read(run, sockets, experiment, stop, int(arguments[3]))
-        elif role == "prepare":
-            prepare(experiment, lambda phase: print(phase, flush=True))
+        elif role in PREPARATIONS:
+            prepare(run, experiment, lambda phase: print(phase, flush=True), look_at_reads=role == PREPARATIONS[0])
         else:
-            raise InputError(role, "there is no such role", remedy="Roles are prepare, recorder, reader and binner.")
+            roles = ", ".join((*PREPARATIONS, "recorder", "reader", "binner"))
+            raise InputError(role, "there is no such role", remedy=f"Roles are {roles}.")
     except CartoseqError as error:
         _last_words(str(error))
         return error.exit_code
