@@ -166,6 +166,7 @@ def make_scratch(bases: int, rows: int) -> Scratch:
         run=np.zeros(words + 1, np.uint64),
         few=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
         few_offsets=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.int64),
+        few_slots=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
         seeds=np.zeros(32 * words, np.uint64),
         offsets=np.zeros(32 * words, np.int64),
         marks=np.zeros(3 * words, np.uint64),

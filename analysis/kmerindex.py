@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.bitcount import lowest_bit
 from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
 from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch
@@ -32,8 +33,8 @@ MAX_POSTINGS = 8
 """Places kept of a word that occurs more than once."""
 MIN_OVERHANG = 6
 """A junction k-mer has at least so many bases on either side: fewer would often equal the intron's own bases."""
-LOAD = 0.7
-"""Filled share of the table."""
+LOAD = 0.5
+"""Filled share of the table: a word that is not there is known to be missing after 2.5 slots, at 0.7 after 6."""
 FEW = 3
 """Seeds that are looked up first: the first, the last and one in the middle of the read."""
 GROUP = 64
@@ -312,6 +313,24 @@ def _seed(
     return result
 
 
+@leaf
+def _sampled_words(reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.uint64, k: int, mask: np.uint64) -> Any:
+    """Mark the sampled ones among the words of 32 bases: bit j for the word that begins at base j.
+
+    Without a branch: looking at all of them costs less than guessing wrongly which are. No-calls are not looked at.
+    `plus_at` is the first of the 32 bases in all reads, `minus_at` that of their reverse complement.
+    """
+    beyond = np.uint64(32 - k)
+    word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
+    plus, minus = _window(reads, plus_at), _window(reads, minus_at)
+    marks = np.uint64(0)
+    for j in range(beyond + np.uint64(1)):
+        here = (plus >> (j << np.uint64(1))) & word_mask
+        there = (minus >> ((beyond - j) << np.uint64(1))) & word_mask
+        marks |= np.uint64((_hash(min(here, there)) & mask) == np.uint64(0)) << j
+    return marks
+
+
 @inlined_leaf
 def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
     """Return the slot of a hash, EMPTY where the key is not in the genome."""
@@ -381,7 +400,8 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
     row_bases = 32 * reads.words.shape[2]
     reverse_at = row_bases * reads.words.shape[1]
     width = np.uint64(k)
-    hashes, offsets = scratch.few, scratch.few_offsets
+    hashes, offsets, found_slots = scratch.few, scratch.few_offsets, scratch.few_slots
+    low32 = np.uint64(0xFFFFFFFF)
     listed = np.uint64(1) << np.uint64(33)
     truncated = np.uint64(1) << np.uint64(34)
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
@@ -423,6 +443,14 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                     prefetch(slots, _home(h, n_slots))
                     break
                 middle += 1
+        for g in range(last - first):
+            for s in range(FEW):
+                found_slots[g, s] = EMPTY
+                if hashes[g, s] != NO_SEED:
+                    slot = _find(slots, hashes[g, s])
+                    found_slots[g, s] = slot
+                    if slot != EMPTY and slot & listed:
+                        prefetch(postings, slot & low32)
         for r in range(first, last):
             g = r - first
             count = 0
@@ -433,7 +461,7 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                 h = hashes[g, s]
                 if h == NO_SEED:
                     continue
-                slot = _find(slots, h)
+                slot = found_slots[g, s]
                 if slot != EMPTY and slot & truncated:
                     continue
                 if offsets[g, s] >= beyond:
@@ -442,7 +470,7 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                 if slot == EMPTY:
                     continue
                 kept = 1
-                at = slot & np.uint64(0xFFFFFFFF)
+                at = slot & low32
                 if slot & listed:
                     kept = _signed(postings[at])
                 for i in range(kept):
@@ -493,13 +521,28 @@ def all_seeds(
         plus = r * row_bases
         minus = reverse_at + plus + length - k
         seeds = 0
-        for offset in range(length - k + 1):
-            h = _seed(flat, flat_lost, np.uint64(plus + offset), np.uint64(minus - offset), width, mask)
-            if h != NO_SEED:
-                hashes[seeds] = h
-                offsets[seeds] = offset
-                seeds += 1
-                prefetch(slots, _home(h, n_slots))
+        words = length - k + 1
+        word = 0
+        while word < words:
+            # A read shorter than 32 bases is looked at a word at a time.
+            begin = min(word, length - 32)
+            marks = np.uint64(1)
+            looked_at = 1
+            if begin >= 0:
+                marks = _sampled_words(
+                    flat, np.uint64(plus + begin), np.uint64(minus + k - 32 - begin), k, mask
+                ) >> np.uint64(word - begin)
+                looked_at = 33 - k - (word - begin)
+            while marks:
+                offset = word + _signed(lowest_bit(marks))
+                h = _seed(flat, flat_lost, np.uint64(plus + offset), np.uint64(minus - offset), width, mask)
+                if h != NO_SEED:
+                    hashes[seeds] = h
+                    offsets[seeds] = offset
+                    seeds += 1
+                    prefetch(slots, _home(h, n_slots))
+                marks &= marks - np.uint64(1)
+            word += looked_at
         count = 0
         bound = 0
         beyond = 0

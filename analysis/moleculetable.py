@@ -153,7 +153,7 @@ def first_misfit(spots: Any, features: Any, mids: Any, feature_bits: Any, mid_bi
 @kernel
 def add_narrow(
     spots: Any, features: Any, mids: Any, first: Any, mid_bits: Any, table: Any, histogram: Any, fresh: Any
-) -> int:
+) -> Any:
     """Count reads from ``first`` on; stop before the read whose shard must grow.
 
     Args:
@@ -218,7 +218,7 @@ def add_narrow(
 @kernel
 def add_wide(
     spots: Any, features: Any, mids: Any, first: Any, mid_bits: Any, table: Any, histogram: Any, fresh: Any
-) -> int:
+) -> Any:
     """As :func:`add_narrow`, for wide slots."""
     n = spots.shape[0]
     uppers = np.empty(_RING, np.uint64)
@@ -281,7 +281,7 @@ def add_wide(
 
 
 @kernel
-def merge_narrow(slots: Any, first: Any, shard: Any, table: Any, histogram: Any) -> int:
+def merge_narrow(slots: Any, first: Any, shard: Any, table: Any, histogram: Any) -> Any:
     """Add whole slots (uint64, shape (n, 1)) of one shard, counts and all; stop where the shard must grow."""
     entry = np.uint64(shard) << np.uint64(2)
     line = np.uint64(64)
@@ -313,7 +313,7 @@ def merge_narrow(slots: Any, first: Any, shard: Any, table: Any, histogram: Any)
 
 
 @kernel
-def merge_wide(slots: Any, first: Any, shard: Any, table: Any, histogram: Any) -> int:
+def merge_wide(slots: Any, first: Any, shard: Any, table: Any, histogram: Any) -> Any:
     """As :func:`merge_narrow`, for wide slots (uint64, shape (n, 2))."""
     entry = np.uint64(shard) << np.uint64(2)
     line = np.uint64(64)

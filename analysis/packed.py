@@ -113,6 +113,7 @@ class Scratch(NamedTuple):
         run: For runs of one base, uint64, a word more than a read has.
         few: Hashes of the first seeds of a group of reads, uint64, shape (GROUP, FEW).
         few_offsets: Where they lie in the reads, int64, the same shape.
+        few_slots: Their slots of the seed table, uint64, the same shape.
         seeds: Hashes of all seeds of a read, uint64.
         offsets: Where they lie, int64.
         marks: Mismatches, uint64, three times the words of a read.
@@ -127,6 +128,7 @@ class Scratch(NamedTuple):
     run: NDArray[np.uint64]
     few: NDArray[np.uint64]
     few_offsets: NDArray[np.int64]
+    few_slots: NDArray[np.uint64]
     seeds: NDArray[np.uint64]
     offsets: NDArray[np.int64]
     marks: NDArray[np.uint64]

@@ -189,7 +189,9 @@ def trim_tails(
     least = max(1, (run - mismatches) // (mismatches + 1))
     for r in range(lengths.size):
         length = _signed(lengths[r])
-        if length >= run and _holds_run(forward[r], unknown[r], np.uint64(letter), least, length, same):
+        if length < run or (least >= 7 and not _may_hold_run(forward[r], np.uint64(letter), length)):
+            continue
+        if _holds_run(forward[r], unknown[r], np.uint64(letter), least, length, same):
             at = _find_run(forward[r], unknown[r], np.uint64(letter), run, mismatches, length)
             if at >= 0:
                 lengths[r] = np.uint16(at)
@@ -217,6 +219,24 @@ def _find_run(
         if i >= run - 1 and others <= mismatches and _other(row, lost, letter, i - run + 1) == 0:
             return i - run + 1
     return -1
+
+
+@leaf
+def _may_hold_run(row: NDArray[np.uint64], letter: np.uint64, length: int) -> bool:
+    """Tell whether seven equal bases in a row are possible: they fill a byte of four bases, wherever they begin.
+
+    No-calls are packed as A, and may so be taken for one here.
+    """
+    pattern = letter * _ONES
+    words = (length + 31) >> 5
+    found = np.uint64(0)
+    for w in range(words):
+        x = row[w] ^ pattern
+        if w == words - 1 and length & 31:
+            x |= np.uint64(0xFFFFFFFFFFFFFFFF) << np.uint64(2 * (length & 31))
+        # A byte is zero where subtracting one borrows into its highest bit (Mycroft, 1987).
+        found |= (x - np.uint64(0x0101010101010101)) & ~x & np.uint64(0x8080808080808080)
+    return bool(found != np.uint64(0))
 
 
 @leaf

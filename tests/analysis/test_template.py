@@ -106,3 +106,22 @@ def test_an_adapter_is_cut_whole_with_mismatches_and_short_at_the_end() -> None:
     codes = np.array(["ACGT".index(letter) for letter in adapter], np.uint8)
     template.trim_adapter(forward, codes, 8, 0.1, lengths)
     assert lengths.tolist() == [20, 20, 27, 20, 0, 20]
+
+
+@pytest.mark.parametrize("length", [7, 31, 32, 33, 64, 100])
+def test_no_run_of_seven_is_overlooked(length: int) -> None:
+    rng = np.random.default_rng(length)
+    for _ in range(200):
+        codes = rng.integers(0, 4, length)
+        codes[codes == 0] = 3
+        at = int(rng.integers(0, length - 6))
+        codes[at : at + 7] = 0
+        row = np.zeros(5, np.uint64)
+        for i, code in enumerate(codes.tolist()):
+            row[i // 32] |= np.uint64(code) << np.uint64(2 * (i % 32))
+        assert template._may_hold_run(row, np.uint64(0), length)
+
+
+def test_a_read_without_four_equal_bases_in_a_row_holds_no_run() -> None:
+    row = np.full(5, 0b11100100 * 0x0101010101010101, np.uint64)
+    assert not any(template._may_hold_run(row, np.uint64(letter), 100) for letter in range(4))
