@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cartoseq.drivers.basecalls.fastqbytes import LENGTH, fill_calls, names_begin_with, pair_names
-from cartoseq.drivers.basecalls.fastqfile import FastqFile
+from cartoseq.drivers.basecalls.fastqfile import FastqFile, place_of_record
 from cartoseq.drivers.basecalls.groupednames import GroupedNames
 from cartoseq.drivers.basecalls.growing import Follow
 from cartoseq.streaming.block import BaseCallBlock
@@ -212,8 +212,8 @@ class Filling:
                 failure = InputError(
                     other.path,
                     f"the name {_spell(other.key(other.first + well))} does not pair with "
-                    f"{_spell(one.key(one.first + well))}, record {one.taken + well + 1} of {one.path}",
-                    place=f"record {other.taken + well + 1}",
+                    f"{_spell(one.key(one.first + well))}, record {one.taken + well + 1:,} of {one.path}",
+                    place=place_of_record(other.taken + well + 1),
                     remedy="The files are not of the same reads in the same order; give the files as sequenced.",
                 )
         return well, failure

@@ -144,7 +144,8 @@ class FastqFile:
                 if self._start < self._stop:
                     raise self._explain(CUT)
                 if self.taken == 0:
-                    raise InputError(self.path, "the file holds no reads", remedy="Check that it was written fully.")
+                    problem = "the file holds no reads" + ("" if self.bytes_read else ": it is empty")
+                    raise InputError(self.path, problem, remedy="Copy it again from where it was written.")
                 return False
             self._read_piece()
         return True
@@ -183,30 +184,36 @@ class FastqFile:
                 return self._fault(
                     number,
                     f"{_character(letter)} at base {position + 1} of {name} is none of A C G T N",
-                    "The file is damaged, or no FASTQ of a sequencer; ask for it again.",
+                    f"The file is damaged, or no FASTQ of a sequencer; {self._again}",
                 )
         for position, letter in enumerate(qualities):
             if not 33 <= letter <= 126:
                 return self._fault(
                     number,
                     f"the quality at base {position + 1} of {name} is {_character(letter)}, outside ! (0) to ~ (93)",
-                    "The file is damaged, or bases and qualities are not equally many; ask for it again.",
+                    f"The file is damaged, or bases and qualities are not equally many; {self._again}",
                 )
         if length < shortest or longest is None:
             expected = f"{shortest}" if longest == shortest else f"at least {shortest}"
             return self._fault(
                 number,
                 f"the read {name} has {length} bases, and the read structure says {expected}",
-                "Give untrimmed reads, or end the read structure in `+T`, which takes reads of differing length.",
+                "Correct the read structure, or the order of the files; trimmed reads need one that ends in `+T`.",
             )
         return self._fault(
             number,
             f"the read {name} has {length} bases, and the read structure says {longest}",
-            f"Correct the read structure, for example by {length - longest} more bases, skipped (S) or template (T).",
+            f"Correct the read structure, for example by {length - longest} more bases, skipped (S) or template (T), "
+            "or the order of the files.",
         )
 
+    @property
+    def _again(self) -> str:
+        # Damage inside a gzip file shows in its text long before the checksum at its end.
+        return "copy it again; `gzip -t` must accept it." if self._gzip else "copy it again."
+
     def _fault(self, number: int, problem: str, remedy: str) -> InputError:
-        return InputError(self.path, problem, place=f"record {number}", remedy=remedy)
+        return InputError(self.path, problem, place=place_of_record(number), remedy=remedy)
 
     def _explain(self, reason: int) -> InputError:
         """Say what is wrong with the text where the next record should be."""
@@ -235,7 +242,7 @@ class FastqFile:
             return self._fault(
                 number,
                 f"expected a name line that begins with @, found {line!r}",
-                "The file is damaged before here, or a record has more than four lines; ask for it again.",
+                f"The file is damaged before here, or a record has more than four lines; {self._again}",
             )
         if reason == BLANK_LINE:
             return self._fault(
@@ -246,14 +253,14 @@ class FastqFile:
             return self._fault(
                 number,
                 f"expected + on the third line, found {lines[2][:60].decode('ascii', 'backslashreplace')!r}",
-                "Records must have four lines, with the bases on one; the file is damaged if they should have.",
+                f"The bases of a record must be on one line; if they are, the file is damaged: {self._again}",
             )
         cut = reason == CUT and self._newline_added
         if not cut and len(lines) >= 5 and len(lines[1]) != len(lines[3]):
             return self._fault(
                 number,
                 f"{len(lines[1])} bases and {len(lines[3])} qualities in {line!r}",
-                "The file is damaged here; ask for it again.",
+                f"The file is damaged here; {self._again}",
             )
         return self._fault(
             number,
@@ -347,6 +354,11 @@ class FastqFile:
         if old is not None and left > 0:
             self.text[:left] = old[self._start : self._stop].copy()
         self._start, self._stop = 0, left
+
+
+def place_of_record(number: int) -> str:
+    """Where a record stands, counted from 1: all before it have four lines."""
+    return f"record {number:,} (line {4 * number - 3:,})"
 
 
 def _character(code: int) -> str:

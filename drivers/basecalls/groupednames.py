@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.drivers.basecalls.fastqbytes import fill_coded_calls, read_hex_words
-from cartoseq.drivers.basecalls.fastqfile import FastqFile
+from cartoseq.drivers.basecalls.fastqfile import FastqFile, place_of_record
 from cartoseq.drivers.basecalls.growing import Follow
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.readstructure import ReadStructure, SegmentKind
@@ -153,7 +153,7 @@ class GroupedNames:
             file.path,
             f"the name {file.name(index).decode('ascii', 'backslashreplace')!r} does not end in the hexadecimal "
             f"digits of a CID of {self.cid_length} bases and a MID of {self.mid_length}",
-            place=f"record {file.taken + index - file.first + 1}",
+            place=place_of_record(file.taken + index - file.first + 1),
             remedy="12 digits are 24 bases, 13 are 25. If the file is not of the grouped form, give both reads.",
         )
 

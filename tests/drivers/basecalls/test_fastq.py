@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cartoseq.drivers.basecalls import fastqbytes
 from cartoseq.drivers.basecalls.fastq import FastqSource, open_fastq
+from cartoseq.drivers.basecalls.fastqfile import place_of_record
 from cartoseq.streaming.block import BaseCallBlock
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.readstructure import ReadStructure
@@ -315,7 +316,7 @@ def test_a_fault_is_named_with_its_record_and_what_came_before_is_kept(
     blocks, error = read_until_error(source)
     assert [block.clusters for block in blocks] == [4, 3]
     assert error.source == str(path)
-    assert error.place == "record 8"
+    assert error.place == "record 8 (line 29)"
     assert problem in error.problem
     assert error.remedy.endswith((".", "`."))
     assert list(source) == []
@@ -375,7 +376,7 @@ def test_a_read_of_the_rest_must_have_its_fewest_bases(tmp_path: Path) -> None:
     blocks, error = read_until_error(FastqSource([[path]], structures("3M+T")))
     assert [block.clusters for block in blocks] == [12]
     assert error.problem == "the read short has 2 bases, and the read structure says at least 3"
-    assert error.place == "record 13"
+    assert error.place == "record 13 (line 49)"
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 100_000])
@@ -388,7 +389,7 @@ def test_names_that_do_not_pair_are_an_error(tmp_path: Path, chunk_bytes: int) -
         FastqSource([[one], [two]], structures("5C", "5T"), clusters_per_block=4, chunk_bytes=chunk_bytes)
     )
     assert [block.clusters for block in blocks] == [4, 4, 1]
-    assert str(error).startswith(f"{two}: record 10: the name n10 does not pair with n9, record 10 of {one}.")
+    assert str(error).startswith(f"{two}: record 10 (line 37): the name n10 does not pair with n9, record 10 of {one}.")
 
 
 @pytest.mark.parametrize("short", [0, 1])
@@ -410,7 +411,7 @@ def test_the_nearest_fault_is_told_first(tmp_path: Path) -> None:
     two.write_bytes(with_fault(b"@n5\nACGT*\n+\nIIIII\n", 5))
     blocks, error = read_until_error(FastqSource([[one], [two]], structures("5C", "5T")))
     assert [block.clusters for block in blocks] == [5]
-    assert (error.source, error.place) == (str(two), "record 6")
+    assert (error.source, error.place) == (str(two), "record 6 (line 21)")
 
 
 @pytest.mark.parametrize("pack", [pack_gzip, pack_bgzip])
@@ -427,7 +428,7 @@ def test_a_truncated_gzip_file_gives_what_it_has_and_an_error(tmp_path: Path, pa
     assert 700 < calls.shape[1] < 1300
     np.testing.assert_array_equal(calls, reference_calls([records])[:, : calls.shape[1]])
     assert "the compressed file is cut off" in error.problem
-    assert error.place == f"record {calls.shape[1] + 1}"
+    assert error.place == place_of_record(calls.shape[1] + 1)
 
 
 @pytest.mark.parametrize("chunk_bytes", [4, 1 << 18])
@@ -444,7 +445,7 @@ def test_a_wrong_checksum_or_damaged_data_are_an_error(tmp_path: Path, chunk_byt
         assert calls.shape[1] >= 100
         np.testing.assert_array_equal(calls, reference_calls([records])[:, : calls.shape[1]])
         assert problem in error.problem
-        assert error.place == f"record {calls.shape[1] + 1}"
+        assert error.place == place_of_record(calls.shape[1] + 1)
 
 
 def test_rubbish_behind_a_gzip_member_is_an_error_and_zeros_are_not(tmp_path: Path) -> None:

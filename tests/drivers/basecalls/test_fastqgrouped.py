@@ -135,7 +135,7 @@ def test_names_without_barcodes_are_an_error(tmp_path: Path, name: str) -> None:
     path.write_text("@n 1 1\nACG\n+\nIII\n" * 2 + f"@{name}\nACG\n+\nIII\n" + "@n 1 1\nACG\n+\nIII\n")
     source = open_fastq([[path]], [structure("25C10M3T")], grouped=GroupedNames(CODECS[0]))
     assert next(source).clusters == 2
-    with pytest.raises(InputError, match=f"record 3: the name '{name}' does not end in the hexadecimal"):
+    with pytest.raises(InputError, match=rf"record 3 \(line 9\): the name '{name}' does not end in the hexadecimal"):
         next(source)
 
 
@@ -223,7 +223,7 @@ def test_no_codec_is_guessed_between_two(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no reading of the CIDs"):
         detect_grouped_codec([path], lambda cids: float(np.mean(cids == np.uint64(0))))
     path.write_text("@n\nA\n+\nI\n")
-    with pytest.raises(InputError, match="record 1: the name 'n' does not end"):
+    with pytest.raises(InputError, match=r"record 1 \(line 1\): the name 'n' does not end"):
         detect_grouped_codec([path], lambda _: 1.0)
 
 

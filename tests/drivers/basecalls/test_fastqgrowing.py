@@ -109,7 +109,7 @@ def test_a_part_of_a_record_is_an_error_only_once_the_end_is_declared(tmp_path: 
     source = open_fastq([[path]], STRUCTURES[:1], follow=writer.follow(marker))
     assert next(source).clusters == 1
     assert not writer.steps
-    with pytest.raises(InputError, match="record 2: the file ends in the middle of '@n1'"):
+    with pytest.raises(InputError, match=r"record 2 \(line 5\): the file ends in the middle of '@n1'"):
         next(source)
 
 
