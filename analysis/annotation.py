@@ -18,8 +18,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from cartoseq.analysis.gzipfault import COPY_AGAIN, gzip_fault
 from cartoseq.streaming.errors import InputError
 
+_IN_GTF = "Give the genes in GTF; GFF3 and BED must be converted first."
 _COLUMNS = ("contig", "source", "feature", "start", "end", "score", "strand", "frame", "attributes")
 
 
@@ -65,7 +67,9 @@ def read_annotation(path: Path, contig_names: Sequence[str], contig_lengths: Seq
     _check_ranges(path, rows, contig_names, contig_lengths)
     if not (rows["feature"] == "exon").any():
         raise InputError(
-            path, "has no exon row on the contigs of the genome", remedy="Give a GTF file with exon features."
+            path,
+            "there is no exon row on the contigs of the genome",
+            remedy="Give a GTF file with exons: they are what is counted.",
         )
     return _annotation(rows, contig_names, skipped_rows, skipped_contigs)
 
@@ -79,18 +83,16 @@ def read_text(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(path, "no such file", remedy="Check the path.") from None
+        raise InputError(path, "there is no such file", remedy="Check the path.") from None
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from None
+        raise InputError(path, f"cannot be read: {error.strerror}", remedy="Check its permissions.") from None
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)
         except (EOFError, OSError, zlib.error) as error:
-            raise InputError(
-                path, f"its gzip stream is damaged or cut short ({error})", remedy="Copy the file again."
-            ) from None
+            raise InputError(path, gzip_fault(error), remedy=COPY_AGAIN) from None
     if not data.strip():
-        raise InputError(path, "is empty")
+        raise InputError(path, "the file is empty", remedy="Copy or download it again.")
     return data
 
 
@@ -106,7 +108,7 @@ def _rows(path: Path, text: bytes) -> pl.DataFrame:
             truncate_ragged_lines=True,
         )
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise InputError(path, f"is not a GTF text file ({error})") from None
+        raise InputError(path, f"this is not a GTF text file ({error})", remedy=_IN_GTF) from None
     rows = (
         lines.with_row_index("line", offset=1)
         .filter((pl.col("line_text").str.strip_chars() != "") & ~pl.col("line_text").str.starts_with("#"))
@@ -114,14 +116,14 @@ def _rows(path: Path, text: bytes) -> pl.DataFrame:
         .unnest("line_text")
     )
     if rows.is_empty():
-        raise InputError(path, "has no row, only comments")
+        raise InputError(path, "it holds only comments", remedy=_IN_GTF)
     short = rows.filter(pl.col("attributes").is_null())
     if not short.is_empty():
         raise InputError(
             path,
-            "expected nine tab-separated columns, as GTF has",
+            f"expected nine columns with tabs between them, as GTF has, found {_columns_of(short)}",
             place=f"line {short['line'][0]}",
-            remedy="Give the gene annotation in GTF; GFF3 and BED must be converted first.",
+            remedy=_IN_GTF,
         )
     rows = rows.filter(pl.col("feature").is_in(["gene", "exon"])).with_columns(
         pl.col("start").cast(pl.Int64, strict=False).alias("start_number"),
@@ -134,13 +136,22 @@ def _rows(path: Path, text: bytes) -> pl.DataFrame:
     _refuse(path, rows, pl.col("start_number").is_null(), "start", "expected a whole number as start, found {!r}")
     _refuse(path, rows, pl.col("end_number").is_null(), "end", "expected a whole number as end, found {!r}")
     unnamed = pl.col("gene_id").is_null() | (pl.col("gene_id") == "")
-    _refuse(path, rows, unnamed, "feature", "this {} row has no gene_id", "Every gene and exon row needs a gene_id.")
+    _refuse(
+        path, rows, unnamed, "feature", "this {} row has no gene_id", f"Every gene and exon row needs one. {_IN_GTF}"
+    )
     strange = ~pl.col("strand").is_in(["+", "-", "."])
     _refuse(path, rows, strange, "strand", "expected strand + or - or ., found {!r}")
     return rows.drop("start", "end").rename({"start_number": "start", "end_number": "end"})
 
 
-def _refuse(path: Path, rows: pl.DataFrame, fault: pl.Expr, column: str, problem: str, remedy: str = "") -> None:
+def _columns_of(rows: pl.DataFrame) -> int:
+    """The number of columns that the first row has."""
+    return sum(rows[column][0] is not None for column in _COLUMNS)
+
+
+def _refuse(
+    path: Path, rows: pl.DataFrame, fault: pl.Expr, column: str, problem: str, remedy: str = "Correct the line."
+) -> None:
     """Raise an error about the first row at fault, if there is one."""
     bad = rows.filter(fault)
     if not bad.is_empty():
@@ -161,23 +172,25 @@ def _on_contigs(
             hint = 'The names differ by the prefix "chr" only: take genome and annotation from one source. '
         raise InputError(
             path,
-            f"none of its contigs is in the genome: it has {_first(names)}, the genome has {_first(contig_names)}",
+            f"none of its contigs is in the genome: it has {_first(names)}; the genome has {_first(contig_names)}",
             remedy=f"{hint}Give the annotation made for this genome.",
         )
     return rows.filter(present), absent.height, tuple(names)
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def _check_ranges(path: Path, rows: pl.DataFrame, contig_names: Sequence[str], contig_lengths: Sequence[int]) -> None:
     lengths = pl.DataFrame({"contig": list(contig_names), "contig_length": np.asarray(contig_lengths, np.int64)})
     placed = rows.join(lengths, on="contig", how="left", maintain_order="left")
     for row in placed.filter(pl.col("start") > pl.col("end")).head(1).iter_rows(named=True):
-        raise InputError(path, f"start {row['start']:,} is after end {row['end']:,}", place=f"line {row['line']}")
+        problem = f"start {row['start']:,} is after end {row['end']:,}"
+        raise InputError(path, problem, place=f"line {row['line']}", remedy="Correct the line.")
     for row in placed.filter(pl.col("start") < 1).head(1).iter_rows(named=True):
-        raise InputError(path, f"start {row['start']:,} is before 1, the first base", place=f"line {row['line']}")
+        problem = f"start {row['start']:,} is before 1, the first base"
+        raise InputError(path, problem, place=f"line {row['line']}", remedy=f"GTF counts from 1. {_IN_GTF}")
     for row in placed.filter(pl.col("end") > pl.col("contig_length")).head(1).iter_rows(named=True):
         raise InputError(
             path,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.alignment import INTRON_BLOCK_SHIFT
 from cartoseq.analysis.annotation import Annotation, read_annotation
+from cartoseq.analysis.gzipfault import COPY_AGAIN, gzip_fault
 from cartoseq.analysis.kmerindex import KmerIndex, build_index
 from cartoseq.analysis.referencefile import read_reference, write_reference
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError
@@ -36,6 +37,7 @@ MAX_TEXT: Final = 2**32 - 2**26
 """Bases of all contigs with their gaps; the rest of 32 bits is for the words of junctions."""
 BLOCK_SHIFT: Final = 7
 UNKNOWN_BLOCK_SHIFT: Final = 10
+_IN_FASTA: Final = "Give the genome in FASTA, plain or compressed with gzip."
 
 _CODES: Final = np.full(256, 255, dtype=np.uint8)
 for _letter in b"RYSWKMBDHVNUryswkmbdhvnu.-*":
@@ -254,28 +256,27 @@ def read_fasta(path: Path) -> tuple[list[str], list[NDArray[np.uint8]]]:
                 name = record.name.split(maxsplit=1)[0] if record.name.strip() else ""
                 place = f"record {len(names) + 1}"
                 if not name:
-                    raise InputError(path, "a header without a name", place=place)
+                    raise InputError(path, "found a header without a name", place=place, remedy=_IN_FASTA)
                 if name in names:
-                    raise InputError(path, f"two contigs are named {name}", place=place, remedy="Names must be unique.")
+                    remedy = "Rename one of them, or leave it out if it is the same."
+                    raise InputError(path, f"two contigs are named {name}", place=place, remedy=remedy)
                 codes = _CODES[np.frombuffer(record.sequence.encode("latin-1", "replace"), np.uint8)]
                 if (codes == 255).any():
                     at = int(np.argmax(codes == 255))
-                    raise InputError(
-                        path, f"{record.sequence[at]!r} at base {at + 1:,} is no nucleotide", place=f"contig {name}"
-                    )
+                    problem = f"{record.sequence[at]!r} at base {at + 1:,} is no nucleotide"
+                    raise InputError(path, problem, place=f"contig {name}", remedy=_IN_FASTA)
                 if codes.size == 0:
-                    raise InputError(path, "has no sequence", place=f"contig {name}")
+                    remedy = "Copy the file again, or leave the contig out."
+                    raise InputError(path, "found no sequence", place=f"contig {name}", remedy=remedy)
                 names[name] = len(names)
                 sequences.append(codes)
     except dnaio.FastaFormatError as error:
         where = f"line {error.line + 1}" if isinstance(error.line, int) else ""
-        raise InputError(path, f"is not FASTA: {error}", place=where) from None
+        raise InputError(path, f"is not FASTA: {error}", place=where, remedy=_IN_FASTA) from None
     except CartoseqError:
         raise
     except (EOFError, OSError, ValueError, UnicodeDecodeError) as error:
-        raise InputError(
-            path, f"its gzip stream is damaged or cut short ({error})", remedy="Copy the file again."
-        ) from None
+        raise InputError(path, gzip_fault(error), remedy=COPY_AGAIN) from None
     return list(names), sequences
 
 
@@ -285,15 +286,16 @@ def _check_fasta_start(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(2)
     except FileNotFoundError:
-        raise InputError(path, "no such file", remedy="Check the path.") from None
+        raise InputError(path, "there is no such file", remedy="Check the path.") from None
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror})") from None
+        raise InputError(path, f"cannot be read: {error.strerror}", remedy="Check its permissions.") from None
     if not head:
-        raise InputError(path, "is empty")
+        raise InputError(path, "the file is empty", remedy="Copy or download it again.")
     if head == b"\x1f\x8b":
         return
     if head[:1] not in b">;\n\r":
-        raise InputError(path, f"is not FASTA: expected '>' at the start, found {head[:1].decode('latin-1')!r}")
+        problem = f"is not FASTA: expected '>' at the start, found {head[:1].decode('latin-1')!r}"
+        raise InputError(path, problem, remedy=_IN_FASTA)
 
 
 def _content_key(genome: Path, genes: Path | None) -> str:
@@ -307,9 +309,9 @@ def _content_key(genome: Path, genes: Path | None) -> str:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         except FileNotFoundError:
-            raise InputError(path, "no such file", remedy="Check the path.") from None
+            raise InputError(path, "there is no such file", remedy="Check the path.") from None
         except OSError as error:
-            raise InputError(path, f"cannot be read ({error.strerror})") from None
+            raise InputError(path, f"cannot be read: {error.strerror}", remedy="Check its permissions.") from None
     return digest.hexdigest()
 
 

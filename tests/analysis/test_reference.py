@@ -152,9 +152,9 @@ def test_gzipped_fasta_is_read_and_names_end_at_white_space(tmp_path: Path) -> N
         (b"ACGT\n", "is not FASTA"),
         (b">a\nACGT\n>a\nACGT\n", "record 2: two contigs are named a"),
         (b">a\nAC?T\n", "contig a: '?' at base 3 is no nucleotide"),
-        (b">a\n>b\nACGT\n", "contig a: has no sequence"),
-        (b">\nACGT\n", "record 1: a header without a name"),
-        (gzip.compress(b">a\n" + b"ACGT" * 5000, mtime=0)[:-12], "damaged or cut short"),
+        (b">a\n>b\nACGT\n", "contig a: found no sequence"),
+        (b">\nACGT\n", "record 1: found a header without a name"),
+        (gzip.compress(b">a\n" + b"ACGT" * 5000, mtime=0)[:-12], "the compressed file is cut off"),
     ],
 )
 def test_a_malformed_genome_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
