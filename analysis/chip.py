@@ -20,13 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.analysis.chiptables import Piece, Table, open_mask, open_records, open_text
+from cartoseq.analysis.chiptables import OTHER_LENGTH, Piece, Table, open_mask, open_records, open_text
 from cartoseq.streaming.errors import InputError
 
 NO_SPOT = 0xFFFFFFFF
 MAX_SIDE = 1 << 15
 # The last of the 30-bit numbers stays free: the barcode index marks with it barcodes of several spots.
 MAX_SPOTS = (1 << 30) - 1
+# Of so many random barcodes some have another base than A at their end; A is packed as 0.
+_ENOUGH_BARCODES = 1000
 
 _MASK_SUFFIXES = (".h5", ".hdf5")
 _KNOWN_SUFFIXES = (".barcodetopos.h5", ".h5", ".hdf5", ".bin", ".txt", ".tsv", ".csv", ".gz")
@@ -194,7 +196,7 @@ def read_chip(path: str | Path, options: ChipOptions | None = None) -> Chip:
     pitch = options.pitch_um if options.pitch_um is not None else table.pitch_um
     if options.barcode_length not in (None, table.barcode_length):
         problem = f"expected barcodes of {options.barcode_length} bases, found {table.barcode_length}"
-        raise InputError(path, problem, remedy="Correct barcode_length, or give the table of this library's chip.")
+        raise InputError(path, problem, remedy=OTHER_LENGTH)
     least_x, least_y = int(np.floor(table.extent[0])), int(np.floor(table.extent[1]))
     width, height = int(table.extent[2]) - least_x + 1, int(table.extent[3]) - least_y + 1
     fits = width <= MAX_SIDE and height <= MAX_SIDE and min(width, height) < MAX_SIDE
@@ -208,6 +210,12 @@ def read_chip(path: str | Path, options: ChipOptions | None = None) -> Chip:
         raise InputError(path, "the table has no barcodes", remedy="Copy or download the file again.")
     if cids.size > MAX_SPOTS:
         raise _too_large(path, cids.size)
+    longest = (int(cids.max()).bit_length() + 1) // 2
+    if longest < table.barcode_length and cids.size >= _ENOUGH_BARCODES:
+        problem = (
+            f"expected barcodes of {table.barcode_length} bases, found {cids.size:,} and none longer than {longest}"
+        )
+        raise InputError(path, problem, remedy=OTHER_LENGTH)
     return Chip(cids, spots, table.barcode_length, frame)
 
 

@@ -13,6 +13,7 @@ Every defect is an :class:`InputError` that names the file, the place and what t
 from __future__ import annotations
 
 import io
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import polars as pl
 from isal import igzip, igzip_lib
 from numpy.typing import NDArray
 
+from cartoseq.analysis.gzipfault import COPY_AGAIN, gzip_fault
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.kernel import kernel
 
@@ -43,6 +45,7 @@ _X_NAMES = ("array_col", "x", "xcoord", "x_coord", "xcoords", "col", "column", "
 _Y_NAMES = ("array_row", "y", "ycoord", "y_coord", "ycoords", "row", "y_um", "pos_y", "sb_y")
 _NAME_THEM = "Name the three columns in the chip's settings (barcode_column, x_column, y_column)."
 _MAKE_ANEW = "Copy or download the file again."
+OTHER_LENGTH = "Correct the C segments of the read structures, or give the table of this library's chip."
 
 
 class Piece(NamedTuple):
@@ -94,7 +97,8 @@ def open_mask(path: Path, *, barcode_length: int | None, add_shift: bool, one_ba
                 )
             dataset = file[DATASET]
             if dataset.ndim not in (2, 3) or dataset.dtype.kind not in "ui" or dataset.dtype.itemsize != 8:
-                problem = f"expected 64-bit integers in rows and columns, found {dataset.dtype} {dataset.shape}"
+                found = f"{' x '.join(map(str, dataset.shape)) or 'one'} of {dataset.dtype}"
+                problem = f"expected 64-bit whole numbers in rows and columns, found {found}"
                 raise InputError(path, problem, place=f"dataset {DATASET}", remedy="Give the mask barcodeToPos.h5.")
             if 0 in dataset.shape:
                 raise InputError(path, "the mask has no places", place=f"dataset {DATASET}", remedy=_MAKE_ANEW)
@@ -102,7 +106,7 @@ def open_mask(path: Path, *, barcode_length: int | None, add_shift: bool, one_ba
             most = int(np.prod(dataset.shape))
             told = [int(value) for value in np.ravel(dataset.attrs.get("dnbInfo", ()))]
     except OSError as error:
-        raise InputError(path, f"the HDF5 file cannot be read: {error}", remedy=_MAKE_ANEW) from error
+        raise InputError(path, _hdf5_fault(path, error), remedy=_MAKE_ANEW) from error
     row_shift, column_shift = (told[0], told[1]) if add_shift and len(told) >= 2 else (0, 0)
     if add_shift and len(told) < 2:
         raise InputError(
@@ -132,20 +136,29 @@ def _mask_pieces(path: Path, barcode_length: int, least_x: int, least_y: int) ->
     with h5py.File(path, "r") as file:
         dataset = file[DATASET]
         rows, columns = dataset.shape[:2]
-        row_bytes = max(dataset[:1].nbytes, 1)
+        row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
         at_once = dataset.chunks[0] if dataset.chunks else max(_SLAB_BYTES // row_bytes, 1)
         for first in range(0, rows, at_once):
             place = f"dataset {DATASET}, rows {first} to {min(first + at_once, rows) - 1}"
             try:
                 slab = dataset[first : first + at_once].astype(np.uint64, copy=False)
             except OSError as error:
-                raise InputError(path, f"the rows cannot be read: {error}", place=place, remedy=_MAKE_ANEW) from error
+                raise InputError(path, _hdf5_fault(path, error), place=place, remedy=_MAKE_ANEW) from error
             slab = np.ascontiguousarray(slab).reshape(slab.shape[0], columns, -1)
             occupied = int(np.count_nonzero(slab))
             cids, x, y = np.empty(occupied, np.uint64), np.empty(occupied, np.int64), np.empty(occupied, np.int64)
             _collect_occupied(slab, np.int64(least_x), np.int64(least_y + first), cids, x, y)
             _check_keys(path, cids, barcode_length, place)
             yield Piece(cids, x, y)
+
+
+def _hdf5_fault(path: Path, error: OSError) -> str:
+    """What the HDF5 library's error means."""
+    words = str(error)
+    if whole := re.search(r"truncated file:.*stored_eof = (\d+)", words):
+        return f"the file is cut off: {path.stat().st_size:,} of its {int(whole[1]):,} bytes are here"
+    reason = re.search(r"\(([^()]*)\)$", words)
+    return f"the HDF5 data are damaged and cannot be read ({reason[1] if reason else words})"
 
 
 @kernel
@@ -171,8 +184,9 @@ def _collect_occupied(
 
 def _check_keys(path: Path, cids: NDArray[np.uint64], barcode_length: int, place: str) -> None:
     if barcode_length < 32 and cids.size and int(cids.max()) >> (2 * barcode_length):
-        problem = f"the barcode {int(cids.max())} needs more than {barcode_length} bases"
-        raise InputError(path, problem, place=place, remedy="Set the chip's barcode_length.")
+        found = (int(cids.max()).bit_length() + 1) // 2
+        problem = f"expected barcodes of {barcode_length} bases, found one of {found} or more"
+        raise InputError(path, problem, place=place, remedy=OTHER_LENGTH)
 
 
 # --- .bin --------------------------------------------------------------------------------------------------------
@@ -204,7 +218,9 @@ def open_records(path: Path, *, barcode_length: int | None, one_based: bool) -> 
             if low < 0 or high > MAX_COORDINATE:
                 bad = low if low < 0 else high
                 remedy = "Check one_based." if low < 0 else "Give a .bin mask, or the table under its own suffix."
-                raise InputError(path, f"{name} = {bad + base} is no coordinate", place=place, remedy=remedy)
+                raise InputError(
+                    path, f"{name} = {bad + base} is outside {base} to {MAX_COORDINATE}", place=place, remedy=remedy
+                )
             least[axis], greatest[axis] = min(least[axis], low), max(greatest[axis], high)
         first += records.size
     return Table(
@@ -298,8 +314,8 @@ def _line_blocks(path: Path) -> Iterator[tuple[bytes, int]]:
             try:
                 block = file.read(_TEXT_BYTES)
             except (EOFError, OSError, zlib.error, _GzipError) as error:
-                problem = f"the gzip data cannot be read to its end: {error}"
-                raise InputError(path, problem, place=f"after line {line - 1}", remedy=_MAKE_ANEW) from error
+                place = f"after line {line - 1:,}" if line > 1 else ""
+                raise InputError(path, gzip_fault(error), place=place, remedy=COPY_AGAIN) from error
             if not block:
                 break
             block = held + block
@@ -330,6 +346,12 @@ def text_layout(
     Raises:
         InputError: the columns cannot be told.
     """
+    if any("\x00" in line for line in head):
+        raise InputError(
+            path,
+            "this is not a text table",
+            remedy="Save it as plain text (UTF-8), with tabs or commas between columns.",
+        )
     header_lines = 0
     for line in head:
         if line.strip("\ufeff \r\n") and not line.startswith("#"):
@@ -338,7 +360,7 @@ def text_layout(
     else:
         raise InputError(path, "the table is empty", remedy=_MAKE_ANEW)
     first = head[header_lines].lstrip("\ufeff").rstrip("\r\n")
-    if "\x00" in first or (not first.isprintable() and "\t" not in first):
+    if not first.isprintable() and "\t" not in first:
         raise InputError(path, "this is not a text table", place="line 1", remedy="Check the file's kind and suffix.")
     separator = next((mark for mark in "\t,; " if mark in first), "\t")
     fields = [field.strip().strip('"') for field in first.split(separator)]
@@ -460,8 +482,9 @@ def _pack_text(
         raise InputError(path, problem, place=place, remedy=_NAME_THEM)
     if (odd := np.flatnonzero(lengths != length)).size:
         row = int(odd[0])
-        problem = f"expected a barcode of {length} bases as before, found {barcodes[row]!r}"
-        raise InputError(path, problem, place=f"line {lines[row]}", remedy="All barcodes of a chip are equally long.")
+        problem = f"expected a barcode of {length} bases as before, found {lengths[row]}: {barcodes[row]!r}"
+        remedy = "All barcodes of a chip are equally long: correct the line, or name the barcode column."
+        raise InputError(path, problem, place=f"line {lines[row]}", remedy=remedy)
     text = np.frombuffer(barcodes.str.join("").item().encode(), np.uint8).reshape(-1, length)
     cids = np.empty(len(text), np.uint64)
     bad = int(_pack_ascii(text.copy(), cids))

@@ -114,18 +114,39 @@ def test_broken_masks_are_named(tmp_path: Path) -> None:
     path = tmp_path / "chip.h5"
     assert "not an HDF5 file" in problem_of(path, "ACGT\t1\t2\n")
     written_mask(path, np.ones((4, 4), np.float64))
-    assert "64-bit integers" in problem_of(path)
+    assert "64-bit whole numbers" in problem_of(path)
     written_mask(path, np.ones(4, np.uint64))
-    assert "64-bit integers" in problem_of(path)
+    assert "64-bit whole numbers" in problem_of(path)
     written_mask(path, np.zeros((4, 4), np.uint64))
     assert "no barcodes" in problem_of(path)
     written_mask(path, np.ones((4, 4), np.uint64))
     assert "add_shift off" in problem_of(path, options=ChipOptions(add_shift=True))
     written_mask(path, np.full((4, 4), 1 << 60, np.uint64))
-    assert "needs more than 25 bases" in problem_of(path)
+    assert "expected barcodes of 25 bases, found one of 31 or more" in problem_of(path)
     with h5py.File(path, "w") as file:
         file["somethingElse"] = 1
     assert "expected a dataset bpMatrix_1, found somethingElse" in problem_of(path)
+
+
+def test_a_mask_that_was_cut_off_or_damaged_is_named(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(1, 4**25, (64, 64), np.uint64)
+    path = written_mask(tmp_path / "chip.h5", values, (16, 64))
+    whole = path.read_bytes()
+    with h5py.File(path) as file:
+        chunk = file["bpMatrix_1"].id.get_chunk_info(2)
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"cut off: {len(whole) // 2:,} of its {len(whole):,} bytes are here" in problem_of(path)
+    path.write_bytes(whole[: chunk.byte_offset] + bytes(chunk.size) + whole[chunk.byte_offset + chunk.size :])
+    assert "dataset bpMatrix_1, rows 32 to 47: the HDF5 data are damaged" in problem_of(path)
+
+
+def test_many_barcodes_that_are_all_shorter_than_asked_for_are_of_another_chip(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).integers(1, 4**20, (40, 40), np.uint64)
+    path = written_mask(tmp_path / "chip.h5", values)
+    assert "expected barcodes of 25 bases, found 1,600 and none longer than 20" in problem_of(path)
+    assert read_chip(path, ChipOptions(barcode_length=20)).barcode_length == 20
+    # A few barcodes may all end in A.
+    assert read_chip(written_mask(path, values[:10])).barcode_length == 25
     whole = written_mask(path, np.arange(40_000, dtype=np.uint64).reshape(200, 200), (20, 200)).read_bytes()
     problem_of(path, whole[: len(whole) // 2])
     assert "rename it" in problem_of(tmp_path / "chip.txt", whole)
@@ -163,9 +184,9 @@ def test_broken_binary_masks_are_named(tmp_path: Path) -> None:
     assert "empty" in problem_of(path, b"")
     assert "one_based" in problem_of(path, records.tobytes(), ChipOptions(one_based=True))
     records["x"] = 2**32 - 1
-    assert "no coordinate" in problem_of(path, records.tobytes())
+    assert "x = 4294967295 is outside 0 to 2147483647" in problem_of(path, records.tobytes())
     records["x"], records["cid"] = 1, 2**63
-    assert "needs more than 25 bases" in problem_of(path, records.tobytes())
+    assert "expected barcodes of 25 bases, found one of 32 or more" in problem_of(path, records.tobytes())
 
 
 TEXTS = {
@@ -321,10 +342,10 @@ def test_a_missing_empty_or_truncated_file_is_named(tmp_path: Path) -> None:
     assert "found a folder" in problem_of(tmp_path)
     assert "the file is empty" in problem_of(tmp_path / "chip.txt", "")
     whole = gzip.compress(b"".join(b"ACGTACGTAC\t%d\t%d\n" % (i, i * 7 % 1000) for i in range(3000)), mtime=0)
-    assert "cannot be read to its end" in problem_of(tmp_path / "chip.txt.gz", whole[:-2000])
+    assert "is cut off" in problem_of(tmp_path / "chip.txt.gz", whole[:-2000])
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 0xFF
-    assert "line" in problem_of(tmp_path / "chip.txt.gz", bytes(damaged))
+    assert "compressed data are damaged" in problem_of(tmp_path / "chip.txt.gz", bytes(damaged))
 
 
 def test_a_chip_of_too_many_barcodes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
