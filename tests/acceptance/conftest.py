@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from cartoseq.controller.config import load_experiment
+from cartoseq.controller.folding import make_fold
+from cartoseq.simulators.chip import ChipSettings
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
+from cartoseq.simulators.genome import GenomeSettings
 
 Cartoseq = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -37,6 +44,36 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small simulated experiment: the path of its experiment file."""
     folder = tmp_path_factory.mktemp("simulated")
     return simulate_experiment(folder, ExperimentSettings(seed=5, reads=60_000))
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny sound experiment in plain text, with the indexes of its chip and reference beside it.
+
+    A test copies it and breaks the copy in one place. The indexes stay: a broken table beside the sound index of the
+    table that it was is what a user has who copied a file badly, and the index must hide nothing.
+    """
+    settings = ExperimentSettings(
+        seed=3,
+        reads=3_000,
+        chip=ChipSettings(width=300, height=300),
+        genome=GenomeSettings(bases=300_000, genes=40),
+    )
+    folder = simulate_experiment(tmp_path_factory.mktemp("sound"), settings).parent
+    for name in ("rna_1.fq", "rna_2.fq", "genes.gtf", "genome.fa"):
+        (folder / name).write_bytes(gzip.decompress((folder / f"{name}.gz").read_bytes()))
+        (folder / f"{name}.gz").unlink()
+    text = (folder / "experiment.toml").read_text()
+    (folder / "experiment.toml").write_text(re.sub(r"\.(fq|gtf|fa)\.gz", r".\1", text))
+    shutil.rmtree(folder / "truth")
+    make_fold(load_experiment(folder / "experiment.toml"))
+    return folder
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path) -> Path:
+    """A copy of the sound experiment, to be broken."""
+    return Path(shutil.copytree(sound, tmp_path / "experiment"))
 
 
 def digests(folder: Path) -> dict[str, str]:
