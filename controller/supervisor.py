@@ -31,6 +31,7 @@ RESTARTS_WITHOUT_PROGRESS = 20
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _POLL_S = 0.05
+_SURELY_GOING_ON_S = 3.0
 _DISK_FULL = 7
 
 
@@ -141,7 +142,8 @@ class Supervisor:
             self._child("reader", str(number), name=f"reader-{name}") for number, name in enumerate(libraries)
         ]
         self._progress = -1
-        self._waits_since_s = 0.0
+        self._waits_since_s = self._paused_s = 0.0
+        self._durable = 0
 
     def _child(self, role: str, *more: str, name: str | None = None) -> Child:
         name = name or role
@@ -231,7 +233,10 @@ class Supervisor:
             child.due_s = time.monotonic() + pause_s(child.restarts)
             child.restarts += 1
             self.live.restarts += 1
-        return Ending(Outcome.FINISHED) if self.binner.done else None
+        if not self.binner.done:
+            return None
+        self._note_going_on()
+        return Ending(Outcome.FINISHED)
 
     def _gave_up(self, child: Child, code: int, words: str) -> str:
         return (
@@ -251,7 +256,8 @@ class Supervisor:
                 if topic == "progress":
                     self.live.readers[name] = json.loads(payload)
                 elif topic == "recorder":
-                    self._note_waiting(json.loads(payload)["paused"])
+                    status = json.loads(payload)
+                    self._note_waiting(status["paused"], status["durable_index"])
                 else:
                     self.live.take(topic, payload)
         progress = self.live.status.get("position", 0) + sum(reader["reads"] for reader in self.live.readers.values())
@@ -260,13 +266,25 @@ class Supervisor:
             for child in self.children:
                 child.restarts = 0
 
-    def _note_waiting(self, why: str) -> None:
-        if why and not self.live.waiting:
-            self._waits_since_s = time.monotonic()
-            self._run.note("waiting", reason=why)
-        elif self.live.waiting and not why:
+    def _note_waiting(self, why: str, durable: int) -> None:
+        """Note when the recorder begins to wait, and when it goes on: when it wrote, or asked for data for a while.
+
+        On a disk that is full to the last byte the recorder tries again every second, and waits again.
+        """
+        now_s = time.monotonic()
+        if why:
+            if not self.live.waiting:
+                self._waits_since_s, self._durable = now_s, durable
+                self._run.note("waiting", reason=why)
+            self._paused_s = now_s
+            self.live.waiting = why
+        elif durable > self._durable or now_s - self._paused_s > _SURELY_GOING_ON_S:
+            self._note_going_on()
+
+    def _note_going_on(self) -> None:
+        if self.live.waiting:
+            self.live.waiting = ""
             self._run.note("going on", waited_s=round(time.monotonic() - self._waits_since_s, 1))
-        self.live.waiting = why
 
 
 def supervise(
