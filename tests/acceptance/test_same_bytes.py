@@ -135,3 +135,60 @@ def test_a_run_stopped_and_resumed_gives_the_same_files(undisturbed, cartoseq, t
         cartoseq("map", experiment, "--out", run, "--resume")
     cartoseq("export", run, *FORMATS)
     assert results(run) == results(expected)
+
+
+def _workers_of(run: Path) -> list[int]:
+    """The processes that name the run's folder, whoever started them."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if "cartoseq.controller.workers" in words and str(run) in words:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are looked up in /proc")
+def test_a_supervisor_killed_three_times_leaves_no_process_and_no_trace(undisturbed, cartoseq, tmp_path):
+    experiment, expected = undisturbed
+    run = tmp_path / "RUN"
+    for attempt in range(3):
+        arguments = ["map", experiment, "--out", run, *(["--resume"] if attempt else [])]
+        process = subprocess.Popen(command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        deadline_s = time.monotonic() + 60
+        while _starts(run) <= attempt and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        time.sleep(0.3 + 0.8 * attempt)
+        assert process.poll() is None, process.communicate()
+        process.kill()
+        process.communicate()
+        if attempt == 1:  # the next start finds the old processes still ending, and waits for them
+            continue
+        deadline_s = time.monotonic() + 20
+        while _workers_of(run) and time.monotonic() < deadline_s:
+            time.sleep(0.1)
+        assert not _workers_of(run)
+    cartoseq("map", experiment, "--out", run, "--resume")
+    for name in ("maps.h5", "qc.json", "report.html"):
+        assert (run / name).read_bytes() == (expected / name).read_bytes()
+
+
+def test_a_run_that_is_being_worked_on_is_left_alone(undisturbed, cartoseq, tmp_path):
+    experiment, expected = undisturbed
+    run = tmp_path / "RUN"
+    first = subprocess.Popen(
+        command("map", experiment, "--out", run), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline_s = time.monotonic() + 60
+    while not (run / "journal.jsonl").exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    second = cartoseq("map", experiment, "--out", run, "--resume", code=5)
+    assert second.stderr.startswith(f"cartoseq: {run}: another cartoseq is working on this run.")
+    assert second.stderr.count("\n") == 1
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == 0, said
+    assert (run / "maps.h5").read_bytes() == (expected / "maps.h5").read_bytes()
