@@ -30,7 +30,12 @@ _FORMATS = ("gef", "gem", "h5ad", "mtx", "png")
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="cartoseq")
 def cli() -> None:
-    """Spatial DNA and RNA sequencing: from base calls to the tissue's maps."""
+    """Spatial DNA and RNA sequencing: from base calls to the tissue's maps.
+
+    \b
+    cartoseq demo
+    cartoseq map experiment.toml --out RUN
+    """
 
 
 @cli.command("map")
@@ -193,7 +198,11 @@ def check(experiment: Path) -> None:
 
 @cli.command()
 def schema() -> None:
-    """Print the JSON Schema of the experiment file, for editors."""
+    """Print the JSON Schema of the experiment file, for editors.
+
+    \b
+    cartoseq schema > experiment-v1.json
+    """
     from cartoseq.controller.config import experiment_schema
 
     click.echo(json.dumps(experiment_schema(), indent=2))
