@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -150,8 +151,12 @@ class RunFolder:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    """Append whole lines, all or none, behind the last whole line: a crash may have left half a line."""
+    """Append whole lines, all or none, behind the last whole line: a crash may have left half a line.
+
+    Several processes write the journal, one at a time.
+    """
     with path.open("ab+", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
         size = stream.seek(0, os.SEEK_END)
         start = stream.seek(max(0, size - _TAIL_BYTES))
         tail = stream.read()
