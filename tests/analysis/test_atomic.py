@@ -25,3 +25,13 @@ def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_write_that_fails_while_hdf5_closes_its_file_is_an_error_of_the_disk(tmp_path):
+    words = "Can't decrement id ref count (file write failed: time = x, errno = 28, error message = 'No space ...')"
+    with pytest.raises(OSError, match="No space left on device") as caught, replace_atomically(tmp_path / "maps.h5"):
+        raise RuntimeError(words)
+    assert caught.value.errno == 28
+    with pytest.raises(RuntimeError, match="something else"), replace_atomically(tmp_path / "maps.h5"):
+        raise RuntimeError("something else")
+    assert list(tmp_path.iterdir()) == []
