@@ -18,6 +18,8 @@ from cartoseq.streaming.errors import CartoseqError, RunError
 
 #: Exit codes of errors that the user can act on and that a restart cannot mend (see ``streaming.errors``).
 MESSAGE_CODES = frozenset({3, 5, 7, 9})
+#: What is started, before the arguments.
+PROGRAM = (sys.executable, "-m", "cartoseq.controller.workers")
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 
@@ -81,7 +83,7 @@ class Child:
         with self.output.open("ab") as stream:
             self._said_before = stream.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "cartoseq.controller.workers", *self._arguments],
+                [*PROGRAM, *self._arguments],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if relay else stream,

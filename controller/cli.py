@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -247,10 +246,6 @@ def main() -> None:
     except KeyboardInterrupt:
         _complain("Interrupted.")
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has left (head, less): that is its right.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -162,20 +162,28 @@ def half_block_picture(image: NDArray[np.uint32], columns: int, rows: int, *, co
     Returns:
         The lines, all of one width.
     """
-    step = max(1, -(-image.shape[1] // columns), -(-image.shape[0] // (2 * rows)))
-    height, width = (-(-side // step) for side in image.shape)
-    height += height % 2
-    padded = np.zeros((height * step, width * step))
-    padded[: image.shape[0], : image.shape[1]] = image
-    small = padded.reshape(height, step, width, step).sum(axis=(1, 3))
+    scale = min(1.0, columns / image.shape[1], 2 * rows / image.shape[0])
+    small = _shrunk(_shrunk(image.astype(np.float64), 0, scale), 1, scale)
+    if small.shape[0] % 2:
+        small = np.vstack([small, np.zeros((1, small.shape[1]))])
     if not colours:
-        shades = _levels(small.reshape(height // 2, 2, width).sum(axis=1), len(_SHADES))
+        shades = _levels(small[0::2] + small[1::2], len(_SHADES))
         return [Text("".join(_SHADES[shade] for shade in line)) for line in shades.tolist()]
     levels = _levels(small, len(_PALETTE))
     return [
         Text("").join(_run(high, low, len(list(cells))) for (high, low), cells in groupby(zip(*pair, strict=True)))
         for pair in _pairs(levels)
     ]
+
+
+def _shrunk(image: NDArray[np.float64], axis: int, scale: float) -> NDArray[np.float64]:
+    """Make one side shorter. A pixel is the mean of those that fall into it: uneven numbers leave no stripes."""
+    length = image.shape[axis]
+    wanted = max(1, int(length * scale))
+    starts = np.arange(wanted) * length // wanted
+    sizes = np.diff(starts, append=length)
+    sums = np.add.reduceat(image, starts, axis=axis)
+    return np.asarray(sums / (sizes[:, None] if axis == 0 else sizes))
 
 
 def _pairs(levels: NDArray[np.int64]) -> Iterator[tuple[list[int], list[int]]]:

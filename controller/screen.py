@@ -153,7 +153,7 @@ class TerminalScreen:
             self._rate.add(state.reads, state.fraction)
             width, height = self._console.size
             self._body = self._lines_of(state, width)
-            self._draw(state, width, height - len(self._body) - 3)
+            self._draw(state, width, height - len(self._body) - 2)
 
     def _run(self) -> None:
         while not self._ended.wait(_PAINT_INTERVAL_S):

@@ -190,23 +190,22 @@ class Supervisor:
                 self._stop()
                 self._look(viewers)
                 show(self.live)
+            except BaseException:
+                # A second Ctrl-C: what is acknowledged is safe all the same.
+                for child in self.children:
+                    child.kill()
+                raise
             finally:
                 for viewer in viewers.values():
                     viewer.close()
 
     def _stop(self) -> None:
         """End the processes: readers first, so that what they hold is acknowledged, the recorder last."""
-        try:
-            for group in (self.readers, [self.binner], [self.recorder]):
-                for child in group:
-                    child.ask_to_end()
-                for child in group:
-                    child.stop()
-        except BaseException:
-            # A second Ctrl-C: what is acknowledged is safe all the same.
-            for child in self.children:
-                child.kill()
-            raise
+        for group in (self.readers, [self.binner], [self.recorder]):
+            for child in group:
+                child.ask_to_end()
+            for child in group:
+                child.stop()
 
     def _start(self, child: Child) -> None:
         self._run.note("process started", process=child.name, pid=child.start())
