@@ -34,6 +34,8 @@ LONGEST_INTRON = 1 << 20
 """Exons of one read are not farther apart."""
 MAX_CANDIDATES = 64
 MAX_TRIED = 12
+MOST_COMPARED = 12
+"""Places of a read's few seeds that are compared with each other at once; reads with more are looked at closely."""
 
 UNMAPPED, UNIQUE, MULTIPLE = 0, 1, 2
 
@@ -473,6 +475,36 @@ def align_gapped(
 
 
 @leaf
+def _most_named(places: NDArray[np.uint64], count: int) -> tuple[Any, int]:
+    """Return the place that most seeds name, and how many seeds any other place may have at most.
+
+    To those that name a place come those that name one near it on its strand, since an intron may join the two.
+    Without a place, or with too many to look at quickly, the second number is so high that none can be accepted.
+    """
+    top = np.uint64(0)
+    named = 255
+    if 0 < count <= MOST_COMPARED:
+        most = 0
+        for a in range(count):
+            votes = 0
+            for b in range(count):
+                votes += places[a] == places[b]
+            if votes > most:
+                most = votes
+                top = places[a]
+        named = 0
+        for a in range(count):
+            if places[a] != top:
+                votes = 0
+                for b in range(count):
+                    away = abs(_signed(places[a] >> np.uint64(1)) - _signed(places[b] >> np.uint64(1)))
+                    same_strand = (places[a] ^ places[b]) & np.uint64(1) == np.uint64(0)
+                    votes += same_strand and away < LONGEST_INTRON
+                named = max(named, votes)
+    return top, named
+
+
+@leaf
 def check_candidates(
     reads: Reads,
     hits: Hits,
@@ -482,9 +514,10 @@ def check_candidates(
     open_reads: NDArray[np.int64],
     scratch: Scratch,
 ) -> int:
-    """Accept reads whose few seeds name one place where they fit so well that no other place can be as good.
+    """Accept reads whose few seeds name a place where they fit so well that no other place can be as good.
 
-    Any other place differs from the read in every seed that was looked up: `hits.bounds` mismatches at least.
+    Any other place differs from the read in every seed that was looked up and does not name it: in `hits.bounds` of
+    them, less those that do.
 
     Args:
         reads: The batch.
@@ -507,6 +540,7 @@ def check_candidates(
     ahead = 16
     for r in range(n):
         if r + ahead < n and hits.counts[r + ahead] > 0:
+            # Mostly the place that the read is compared with.
             prefetch(text.words, places[r + ahead, 0] >> np.uint64(6))
         found.status[r] = UNMAPPED
         found.strands[r] = 0
@@ -515,15 +549,13 @@ def check_candidates(
         if length < _signed(needed[r]):
             continue
         accepted = False
-        one_place = hits.counts[r] > 0
-        for h in range(1, hits.counts[r]):
-            one_place &= places[r, h] == places[r, 0]
-        if one_place:
-            strand = places[r, 0] & np.uint64(1)
-            diagonal = _signed(places[r, 0] >> np.uint64(1))
+        top, named = _most_named(places[r], hits.counts[r])
+        if named < _signed(hits.bounds[r]):
+            strand = top & np.uint64(1)
+            diagonal = _signed(top >> np.uint64(1))
             row_at = r * row_words + (reverse_at if strand else 0)
             total = compare(flat, flat_lost, row_at, length, text, diagonal, marks, 0)
-            margin = (MISMATCH + 1) * (_signed(hits.bounds[r]) - total)
+            margin = (MISMATCH + 1) * (_signed(hits.bounds[r]) - named - total)
             if margin >= limits.score_difference and total <= limits.mismatch_rate * length:
                 score, begin, end, mismatches = length, 0, length, 0
                 if total:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import alignment, genecall, kmerindex, template
+from cartoseq.analysis.leaf import leaf
 from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Scratch, Text
 from cartoseq.analysis.reference import Reference
 from cartoseq.streaming.errors import InputError
@@ -178,6 +179,47 @@ def make_scratch(bases: int, rows: int) -> Scratch:
     )
 
 
+@leaf
+def place_reads(
+    reads: Reads,
+    few: Hits,
+    every: Hits,
+    index: kmerindex.KmerIndex,
+    text: Text,
+    introns: Introns,
+    limits: Limits,
+    placed: Placements,
+    open_reads: NDArray[np.int64],
+    scratch: Scratch,
+) -> None:
+    """Place a batch of trimmed reads: by a few seeds where that is enough, by all where it is not.
+
+    One kernel for the stages, since handing some forty arrays to each from Python costs as much as a stage.
+
+    Args:
+        reads: The batch; the reverse complements are written here.
+        few: Room for the places that the few seeds name.
+        every: Room for those that all seeds name; counts, bounds and repeats are those of `few`.
+        index: The seed table.
+        text: The genome.
+        introns: Annotated introns.
+        limits: What is accepted.
+        placed: Out: where the reads lie.
+        open_reads: Working space, int64.
+        scratch: Working space.
+    """
+    n = reads.lengths.size
+    template.reverse_reads(reads.words[0, :n], reads.lost[0, :n], reads.lengths, reads.words[1, :n], reads.lost[1, :n])
+    for r in range(n):
+        few.repeats[r] = 0
+    kmerindex.few_seeds(reads, index, introns, few, scratch)
+    left = alignment.check_candidates(reads, few, text, limits, placed, open_reads, scratch)
+    left = alignment.resolve(open_reads[:left], reads, few, text, introns, limits, placed, False, scratch)
+    chosen = open_reads[:left]
+    kmerindex.all_seeds(chosen, reads, index, introns, every, scratch)
+    alignment.resolve(chosen, reads, every, text, introns, limits, placed, True, scratch)
+
+
 class _Batch:
     """Scratch arrays of one caller; every batch uses them again."""
 
@@ -208,13 +250,11 @@ class _Batch:
         result: Assignments,
     ) -> None:
         """Decide the reads [first, first + n) of a block."""
-        forward, reverse = self.reads[0, :n], self.reads[1, :n]
-        no_calls, reverse_no_calls = self.lost[0, :n], self.lost[1, :n]
+        forward, no_calls = self.reads[0, :n], self.lost[0, :n]
         lengths, heads, status, rows = self.lengths[:n], self.heads[:n], self.status[:n], self.rows[:n]
         template.pack_reads(calls, first, forward, no_calls, lengths, self.scratch)
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
-        template.reverse_reads(forward, no_calls, lengths, reverse, reverse_no_calls)
         # STAR's rule: the whole part of the share of all bases but one.
         shares = (settings.min_aligned_fraction * np.maximum(lengths.astype(np.int64) - 1, 0)).astype(np.uint16)
         needed = np.maximum(shares, np.uint16(settings.min_aligned_bases))
@@ -232,13 +272,7 @@ class _Batch:
         placed = Placements(status, result.strands[here], result.confidence[here], rows)
         few = Hits(self.few_hits, self.hit_counts, self.bounds, self.repeats)
         every = few._replace(places=self.hits)
-        self.repeats[:] = 0
-        kmerindex.few_seeds(reads, reference.index, introns, few, self.scratch)
-        left = alignment.check_candidates(reads, few, text, limits, placed, self.open_reads, self.scratch)
-        left = alignment.resolve(self.open_reads[:left], reads, few, text, introns, limits, placed, False, self.scratch)
-        chosen = self.open_reads[:left]
-        kmerindex.all_seeds(chosen, reads, reference.index, introns, every, self.scratch)
-        alignment.resolve(chosen, reads, every, text, introns, limits, placed, True, self.scratch)
+        place_reads(reads, few, every, reference.index, text, introns, limits, placed, self.open_reads, self.scratch)
         self._describe(first, n, reference, settings, result)
 
     def _trim(
