@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 
 import cartoseq as package
+from cartoseq.analysis.fold import LibraryFold
+from cartoseq.analysis.runfolder import RunFolder
+from cartoseq.analysis.snapshot import library_map
 from cartoseq.controller.config import load_experiment
 from cartoseq.controller.folding import make_fold
 from cartoseq.controller.sources import open_source
+from cartoseq.controller.workers import prepare
 from cartoseq.simulators.chip import ChipSettings
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.simulators.genome import GenomeSettings
+from cartoseq.streaming.errors import InputError
 
 CID, MID = 25, 10
 CODECS = ("ACTG-first-low", "ACTG-first-high", "ACGT-first-low", "ACGT-first-high")
@@ -78,50 +83,47 @@ def grouped(pairs):
     return written
 
 
+def folded(experiment: Path) -> LibraryFold:
+    """The fold over the reads of an experiment, made in this process."""
+    found = load_experiment(experiment)
+    (library,) = make_fold(found).libraries
+    with open_source(found, 0) as blocks:
+        for block in blocks:
+            library.add(block)
+    return library
+
+
 @pytest.fixture(scope="module")
-def expected(pairs, cartoseq):
-    """The run of the pairs."""
-    experiment, _ = pairs
-    cartoseq("map", experiment, "--out", experiment.parent / "RUN")
-    return experiment.parent / "RUN"
+def expected(pairs):
+    """What the pairs give."""
+    return library_map(folded(pairs[0]))
 
 
-def counters(run: Path) -> dict[str, int]:
-    return json.loads((run / "qc.json").read_text())["libraries"]["rna"]["counters"]
-
-
-def test_grouped_reads_give_the_map_of_the_pairs_and_the_codec_is_told(grouped, expected, cartoseq):
-    run = expected.parent / "RUN.grouped"
+def test_grouped_reads_give_the_map_of_the_pairs_and_the_codec_is_told(grouped, expected, cartoseq, tmp_path):
+    run = tmp_path / "RUN"
     done = cartoseq("map", grouped[SHOWN, "auto"], "--out", run)
     assert f"rna: the barcodes in the names of the reads are written as {SHOWN}." in done.stderr.replace("\n", " ")
     noted = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
     assert {event["codec"] for event in noted if "codec" in event} == {SHOWN}
-    assert counters(run) == counters(expected)
-    assert counters(run)["molecules"] > 4_000
-    ours, theirs = (package.open_run(folder).libraries["rna"] for folder in (run, expected))
+    assert json.loads((run / "qc.json").read_text())["libraries"]["rna"]["counters"] == dict(expected.totals)
+    assert expected.totals["molecules"] > 4_000
+    found = package.open_run(run).libraries["rna"]
     for column in ("feature_ids", "offsets", "x", "y", "molecules", "reads"):
-        assert np.array_equal(getattr(ours, column), getattr(theirs, column)), column
+        assert np.array_equal(getattr(found, column), getattr(expected.map, column)), column
 
 
 @pytest.mark.parametrize("said", ["auto", "named"])
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_codec_found_out_or_named_gives_the_same_molecules(codec, said, grouped, expected):
-    experiment = load_experiment(grouped[codec, "auto" if said == "auto" else codec])
-    (library,) = make_fold(experiment).libraries
-    with open_source(experiment, 0) as blocks:
-        for block in blocks:
-            library.add(block)
-    shared = library.counters.keys() & counters(expected).keys()
-    assert {name: library.counters[name] for name in shared} == {name: counters(expected)[name] for name in shared}
-    assert library.molecules.molecules == counters(expected)["molecules_distinct"]
+    found = library_map(folded(grouped[codec, "auto" if said == "auto" else codec]))
+    assert dict(found.totals) == dict(expected.totals)
+    for column in ("offsets", "x", "y", "molecules", "reads"):
+        assert np.array_equal(getattr(found.map, column), getattr(expected.map, column)), column
 
 
-def test_a_codec_that_is_wrong_is_refused(grouped, cartoseq, tmp_path):
+def test_a_codec_that_is_wrong_is_refused(grouped, tmp_path):
     experiment = grouped["ACTG-first-low", "ACTG-first-low"]
     wrong = experiment.with_name("wrong.toml")
-    wrong.write_text(
-        experiment.read_text().replace('grouped_names = "ACTG-first-low"', 'grouped_names = "ACGT-first-low"')
-    )
-    done = cartoseq("map", wrong, "--out", tmp_path / "RUN", code=3)
-    assert "no spot matches" in done.stderr
-    assert 'grouped_names = "auto" finds out' in done.stderr
+    wrong.write_text(experiment.read_text().replace('"ACTG-first-low"', '"ACGT-first-low"'))
+    with pytest.raises(InputError, match=r'no spot matches.*grouped_names = "auto" finds out'):
+        prepare(RunFolder(tmp_path), load_experiment(wrong), lambda _: None, look_at_reads=True)

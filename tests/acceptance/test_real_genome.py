@@ -24,7 +24,7 @@ def mapped(real_data, cartoseq, tmp_path_factory):
     reference = real_data / "reference_dm6"
     settings = ExperimentSettings(
         seed=6,
-        reads=150_000,
+        reads=100_000,
         chip=ChipSettings(width=600, height=600),
         fasta=reference / "dm6.small.fa.gz",
         # Genes lie in introns of genes of the other strand here: what is antisense to one is sense to another.
@@ -60,10 +60,10 @@ def test_the_molecules_of_genes_with_a_sequence_of_their_own_are_recovered(mappe
     found, there = per_gene_and_place(mapped)
     unique = mapped[1]["genes/class"] == UNIQUE
     assert unique.sum() == 151
-    assert there[unique].sum() > 25_000
+    assert there[unique].sum() > 15_000
     assert found[unique].sum() == pytest.approx(there[unique].sum(), rel=0.01)
     filled = unique & (there.sum(axis=1) >= 100)
-    assert filled.sum() > 40
+    assert filled.sum() > 30
     for ours, theirs in zip(found[filled], there[filled], strict=True):
         assert ours.sum() == pytest.approx(theirs.sum(), rel=0.05)
     assert np.corrcoef(found[unique].ravel(), there[unique].ravel())[0, 1] >= 0.999
