@@ -75,8 +75,8 @@ def test_every_molecule_of_a_uniquely_mappable_gene_is_at_its_place(mapped):
     found, emitted = _found(mapped)[unique], _truly(mapped, readable=False)[unique]
     assert abs(found.sum() / emitted.sum() - 1) <= 0.005
     assert np.corrcoef(found.ravel(), emitted.ravel())[0, 1] >= 0.999
-    # A molecule all of whose reads have two wrong bases in the CID cannot be placed by anyone: about 0.5 % of them. With
-    # a handful of molecules a bin, that alone pulls a gene's correlation below the bar.
+    # A molecule all of whose reads have two wrong bases in the CID cannot be placed by anyone: about 0.5 % of them.
+    # With a handful of molecules a bin, that alone pulls a gene's correlation below the bar.
     correlation = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(found, emitted, strict=True)])
     well_filled = emitted.mean(axis=1) >= 4
     assert well_filled.sum() >= 15
