@@ -158,7 +158,7 @@ class Binner:
         """Show counters and pictures to live viewers."""
         self._publish("status", live_status(self.fold))
         for library in self.fold.libraries:
-            self._publish(f"located/{library.settings.name}", encode_image(library.located))
+            self._publish(f"molecules/{library.settings.name}", encode_image(library.seen.image))
         return True
 
     def run(self, feed: Feed, *, stopped: Callable[[], bool], ended: Callable[[], bool]) -> None:

@@ -97,12 +97,13 @@ def _crc_of(path: Path, size: int) -> int:
 def _write_library(group: h5py.Group, library: LibraryFold) -> None:
     group.attrs["counters"] = json.dumps(library.counters)
     group["call_counts"] = library.call_counts
-    group["located"] = library.located
+    group["located"] = library.located.image
     library.molecules.checkpoint(group.create_group("molecules"))
 
 
 def _read_library(group: h5py.Group, library: LibraryFold) -> None:
     library.counters.update(json.loads(group.attrs["counters"]))
     library.call_counts = np.asarray(group["call_counts"][...], np.uint64)
-    library.located = np.asarray(group["located"][...], np.uint32)
+    library.located.image[...] = group["located"][...]
     library.molecules.restore(group["molecules"])
+    library.seen.draw(library.molecules)

@@ -19,8 +19,8 @@ from cartoseq.analysis import counters as names
 from cartoseq.analysis.assign import ASSIGNED, INTRONIC, AssignSettings, assign
 from cartoseq.analysis.barcodes import MID_OK, pack_cids, pack_mids
 from cartoseq.analysis.locate import CORRECTED_N, BarcodeIndex, locate
-from cartoseq.analysis.maps import bin_grid
 from cartoseq.analysis.molecules import MoleculeSet, shards_of
+from cartoseq.analysis.totals import DenseTotals
 from cartoseq.streaming.block import BaseCallBlock
 from cartoseq.streaming.errors import RunError
 from cartoseq.streaming.feed import FeedRecord
@@ -156,8 +156,9 @@ class LibraryFold:
         self.counters = dict.fromkeys(names.READ_COUNTERS, 0)
         self.call_counts = np.zeros((0, 256), np.uint64)
         self.located_bin = max(1, -(-int(max(frame.width, frame.height)) // LOCATED_PIXELS))
-        self._grid = bin_grid(frame, self.located_bin)
-        self.located = np.zeros(self._grid.shape, np.uint32)
+        #: Located reads, and molecules, per bin: the latter for the live view only, as it follows from the set.
+        self.located = DenseTotals(frame, self.located_bin)
+        self.seen = DenseTotals(frame, self.located_bin)
 
     @property
     def position_bits(self) -> int:
@@ -178,7 +179,7 @@ class LibraryFold:
         counters["located_corrected"] += int(tally[CORRECTED_N])
 
         located = np.flatnonzero(verdicts <= CORRECTED_N)
-        self._picture(spots[located])
+        self.located.add(spots[located], np.ones(located.size, np.uint8))
         kept, mids = self._filter_mids(calls, block.read_lengths, located)
         self._assign(calls, block.read_lengths, kept, spots[kept], mids)
 
@@ -201,13 +202,6 @@ class LibraryFold:
         verdicts = np.empty(clusters, np.uint8)
         locate(cids, n_counts, n_positions, self.index, self.settings.mismatches, spots, verdicts)
         return spots, verdicts
-
-    def _picture(self, spots: UInt32) -> None:
-        x, y = self.frame.coordinates(spots)
-        column = (x // self.located_bin).astype(np.int64) - self._grid.first_column
-        row = (y // self.located_bin).astype(np.int64) - self._grid.first_row
-        counts = np.bincount(row * self._grid.columns + column, minlength=self.located.size)
-        self.located += counts.reshape(self.located.shape).astype(np.uint32)
 
     def _filter_mids(self, calls: UInt8, read_lengths: tuple[int, ...], located: Int64) -> tuple[Int64, UInt64]:
         if self.settings.mid_length == 0:
@@ -241,7 +235,10 @@ class LibraryFold:
                 counters["assigned_intronic"] += intronic
                 counters["intronic"] -= intronic
                 counted |= found.verdicts == INTRONIC
-        self.molecules.add(spots[counted], features[counted], mids[counted])
+        spots = spots[counted]
+        fresh = np.empty(spots.size, np.uint8)
+        self.molecules.add(spots, features[counted], mids[counted], fresh=fresh)
+        self.seen.add(spots, fresh)
 
 
 class Fold:

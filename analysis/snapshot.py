@@ -66,7 +66,7 @@ def library_map(library: LibraryFold) -> LibraryMap:
         totals=counters,
         copies=copies,
         saturation=saturation_curve(copies, counters["assigned"]),
-        located=library.located,
+        located=library.located.image,
         located_bin=library.located_bin,
         base_counts=base_counts,
         quality_counts=quality_counts,

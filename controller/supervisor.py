@@ -79,8 +79,8 @@ class LiveState:
         """Take what a binner published."""
         if topic == "status":
             self.status = json.loads(payload)
-        elif topic.startswith("located/"):
-            self.images[topic.removeprefix("located/")] = payload
+        elif topic.startswith("molecules/"):
+            self.images[topic.removeprefix("molecules/")] = payload
 
     @property
     def reads(self) -> int:

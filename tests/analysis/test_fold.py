@@ -220,8 +220,9 @@ def test_a_binner_stopped_anywhere_resumes_and_writes_the_same_files(experiment,
     binner.run(_Given(records[19:]), stopped=lambda: False, ended=lambda: False)
     assert {name: (tmp_path / name).read_bytes() for name in whole} == whole
     assert json.loads(published["status"])["complete"]
-    located = binner.fold.libraries[0].located
-    assert np.array_equal(decode_image(published["located/rna"]), located)
+    library = binner.fold.libraries[0]
+    assert np.array_equal(decode_image(published["molecules/rna"]), library.seen.image)
+    assert int(library.seen.image.sum()) == library.molecules.molecules
 
 
 def test_two_libraries_share_the_chip_and_keep_their_counts_apart(experiment, blocks):
