@@ -117,13 +117,19 @@ class Assignments:
     aligned_to: NDArray[np.uint16]
 
 
-def assign(bases: NDArray[np.uint8], reference: Reference, settings: AssignSettings) -> Assignments:
+def assign(
+    bases: NDArray[np.uint8],
+    reference: Reference,
+    settings: AssignSettings,
+    wanted: NDArray[np.bool_] | None = None,
+) -> Assignments:
     """Place the templates of a block and say which gene each counts for.
 
     Args:
         bases: BCL bytes of the template cycles, C-contiguous, shape (bases, clusters); may be cut at any cycle.
         reference: From `open_reference`.
         settings: How.
+        wanted: Which clusters to place, shape (clusters,); the others come out as unmapped. None: all.
 
     Raises:
         InputError: the template has more bases than can be placed, or genes are asked of a genome without any.
@@ -150,7 +156,7 @@ def assign(bases: NDArray[np.uint8], reference: Reference, settings: AssignSetti
     )
     batch = _Batch(calls.shape[0], min(n, BATCH))
     for first in range(0, n, BATCH):
-        batch.run(calls, first, min(BATCH, n - first), reference, settings, result)
+        batch.run(calls, first, min(BATCH, n - first), reference, settings, wanted, result)
     return result
 
 
@@ -247,12 +253,15 @@ class _Batch:
         n: int,
         reference: Reference,
         settings: AssignSettings,
+        wanted: NDArray[np.bool_] | None,
         result: Assignments,
     ) -> None:
         """Decide the reads [first, first + n) of a block."""
         forward, no_calls = self.reads[0, :n], self.lost[0, :n]
         lengths, heads, status, rows = self.lengths[:n], self.heads[:n], self.status[:n], self.rows[:n]
         template.pack_reads(calls, first, forward, no_calls, lengths, self.scratch)
+        if wanted is not None:
+            lengths *= wanted[first : first + n]
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
         # STAR's rule: the whole part of the share of all bases but one.

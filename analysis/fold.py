@@ -104,22 +104,11 @@ def count_calls(calls: UInt8, counts: UInt64) -> None:
             counts[cycle, byte] += np.uint64(lanes[0, byte] + lanes[1, byte] + lanes[2, byte] + lanes[3, byte])
 
 
-@kernel
-def gather_clusters(calls: UInt8, rows: Int64, clusters: Int64, out: UInt8) -> None:
-    """Copy chosen rows of chosen clusters.
-
-    Args:
-        calls: Base calls, shape (cycles, clusters).
-        rows: The rows wanted, shape (r,).
-        clusters: The clusters wanted, shape (c,).
-        out: Out: base calls, shape (r, c).
-    """
-    count = np.uint64(clusters.shape[0])
-    for r in range(rows.shape[0]):
-        source = calls[rows[r]]
-        target = out[r]
-        for c in range(count):
-            target[c] = source[np.uint64(clusters[c])]
+def _rows_of_calls(calls: UInt8, rows: Int64) -> UInt8:
+    """The rows of one kind: where they lie together, as they mostly do, without a copy."""
+    if rows.size and int(rows[-1] - rows[0]) == rows.size - 1:
+        return calls[rows[0] : rows[-1] + 1]
+    return calls[rows]
 
 
 class LibraryFold:
@@ -216,25 +205,26 @@ class LibraryFold:
         return kept, mids[kept]
 
     def _assign(self, calls: UInt8, read_lengths: tuple[int, ...], kept: Int64, spots: UInt32, mids: UInt64) -> None:
-        rows = self._rows(read_lengths, SegmentKind.TEMPLATE)
-        template = np.empty((rows.size, kept.size), np.uint8)
-        gather_clusters(calls, rows, kept, template)
-        found = assign(template, self.reference, self.settings.assign)
-        tally = np.bincount(found.verdicts, minlength=len(names.ASSIGN_COUNTERS))
+        template = _rows_of_calls(calls, self._rows(read_lengths, SegmentKind.TEMPLATE))
+        wanted = np.zeros(calls.shape[1], np.bool_)
+        wanted[kept] = True
+        found = assign(template, self.reference, self.settings.assign, wanted)
+        verdicts = found.verdicts[kept]
+        tally = np.bincount(verdicts, minlength=len(names.ASSIGN_COUNTERS))
         counters = self.counters
         for name, count in zip(names.ASSIGN_COUNTERS, tally.tolist(), strict=True):
             counters[name] += count
-        counted = found.verdicts == ASSIGNED
+        counted = verdicts == ASSIGNED
         if self.settings.layer == "dna":
-            features = found.positions | (found.strands.astype(np.uint64) << np.uint64(self.position_bits))
+            features = found.positions[kept] | (found.strands[kept].astype(np.uint64) << np.uint64(self.position_bits))
         else:
-            features = found.genes.astype(np.uint64)
+            features = found.genes[kept].astype(np.uint64)
             if self.settings.count_intronic:
                 intronic = int(tally[INTRONIC])
                 counters["assigned"] += intronic
                 counters["assigned_intronic"] += intronic
                 counters["intronic"] -= intronic
-                counted |= found.verdicts == INTRONIC
+                counted |= verdicts == INTRONIC
         spots = spots[counted]
         fresh = np.empty(spots.size, np.uint8)
         self.molecules.add(spots, features[counted], mids[counted], fresh=fresh)

@@ -406,3 +406,19 @@ def test_real_visium_reads_get_the_genes_that_starsolo_gives(real_data: Path) ->
     assert same >= 0.99 * len(expected)
     assert sum(name in genes and genes[name] != gene for name, gene in expected.items()) <= 3
     assert len(genes.keys() - expected.keys()) <= 0.06 * len(expected)
+
+
+def test_reads_that_are_not_wanted_change_nothing_for_the_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(77)
+    codes = rng.integers(0, 4, 20_000).astype(np.uint8)
+    fasta_like = "".join("ACGT"[code] for code in codes)
+    (tmp_path / "genome.fa").write_text(f">a\n{fasta_like}\n")
+    reference = build_reference(tmp_path / "genome.fa", None)
+    starts = rng.integers(0, 19_900, 500)
+    calls = np.ascontiguousarray((np.stack([codes[s : s + 100] for s in starts]) | (30 << 2)).astype(np.uint8).T)
+    wanted = rng.random(500) < 0.5
+    settings = AssignSettings(layer="dna")
+    everything, some = assign(calls, reference, settings), assign(calls, reference, settings, wanted)
+    assert (some.verdicts[~wanted] == UNMAPPED).all()
+    for field in ("verdicts", "positions", "strands", "mismatches", "confidence"):
+        assert np.array_equal(getattr(some, field)[wanted], getattr(everything, field)[wanted])

@@ -12,7 +12,7 @@ import pytest
 from cartoseq.analysis import counters as names
 from cartoseq.analysis.binner import Binner
 from cartoseq.analysis.checkpoint import restore_checkpoint, save_checkpoint
-from cartoseq.analysis.fold import Fold, LibraryFold, count_calls, gather_clusters
+from cartoseq.analysis.fold import Fold, LibraryFold, count_calls
 from cartoseq.analysis.liveimage import decode_image
 from cartoseq.analysis.maps import read_maps
 from cartoseq.analysis.snapshot import cycle_counts, write_snapshot
@@ -174,15 +174,6 @@ def test_cycle_counts_agree_with_plain_counting(blocks):
         expected = [int((called & 3 == base).sum()) for base in range(4)]
         assert bases[cycle].tolist() == [*expected, calls.shape[1] - called.size]
         assert np.array_equal(qualities[cycle], np.bincount(calls[cycle] >> 2, minlength=64))
-
-
-def test_gathered_clusters_are_those_asked_for():
-    chance = np.random.default_rng(4)
-    calls = chance.integers(0, 256, (30, 101), np.uint8)
-    rows, clusters = np.array([3, 7, 29]), np.sort(chance.choice(101, 40, replace=False))
-    out = np.empty((3, 40), np.uint8)
-    gather_clusters(calls, rows, clusters, out)
-    assert np.array_equal(out, calls[np.ix_(rows, clusters)])
 
 
 class _Given:
