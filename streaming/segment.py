@@ -192,7 +192,10 @@ def open_segment(file: DiskFile, path: Path, first_index: int) -> Segment:
         ValueError: there is no good one.
         VersionError: written by a version that this program does not know.
     """
-    header, frame = read_frame(file, 0, None)
+    try:
+        header, frame = read_frame(file, 0, None)
+    except VersionError as error:
+        raise VersionError(f"{path}: {error}") from error
     if header.kind is not RecordKind.RUN or header.schema != SCHEMA_JSON or header.sequence != first_index:
         raise ValueError("the segment does not start with its run descriptor")
     content = json.loads(bytes(frame[HEADER_BYTES:]))
