@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cartoseq.analysis.gzipfault import COPY_AGAIN, gzip_fault
+from cartoseq.analysis.filefaults import COPY_AGAIN, gzip_fault
 from cartoseq.streaming.errors import InputError
 
 _IN_GTF = "Give the genes in GTF; GFF3 and BED must be converted first."

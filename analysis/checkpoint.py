@@ -1,6 +1,6 @@
 """The fold's state on disk: state and log position in one file, replaced atomically.
 
-The file is HDF5 with sixteen bytes behind it: ``CSQSTATE``, CRC32C of all bytes before, and a version. A file that is
+The file is HDF5 with a seal behind it (:mod:`.sealed`, magic ``CSQSTATE``). A file that is
 damaged, of another version or of other settings is no error: the log is the product, and the fold starts from zero.
 Layout: docs/formats/state.md.
 """
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 from pathlib import Path
 
-import crc32c
 import h5py
 import numpy as np
 
 from cartoseq.analysis.atomic import replace_atomically
 from cartoseq.analysis.fold import Fold, LibraryFold
+from cartoseq.analysis.sealed import is_intact, seal, seal_of
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-_TRAILER = struct.Struct("<8sII")
 _MAGIC = b"CSQSTATE"
-_PIECE = 16 << 20
 
 
 def save_checkpoint(path: Path, fold: Fold) -> None:
@@ -40,9 +37,7 @@ def save_checkpoint(path: Path, fold: Fold) -> None:
             file.attrs["ended"] = json.dumps(fold.ended, sort_keys=True)
             for number, library in enumerate(fold.libraries):
                 _write_library(file.create_group(str(number)), library)
-        crc = _crc_of(temporary, temporary.stat().st_size)
-        with temporary.open("ab") as stream:
-            stream.write(_TRAILER.pack(_MAGIC, crc, VERSION))
+        seal(temporary, _MAGIC, VERSION)
 
 
 def restore_checkpoint(path: Path, fold: Fold) -> bool:
@@ -68,30 +63,23 @@ def restore_checkpoint(path: Path, fold: Fold) -> bool:
     return False
 
 
+def kept_position(path: Path) -> int | None:
+    """The log position of a kept state; None if there is none that can be taken up."""
+    if not path.is_file() or _unfit(path) is not None:
+        return None
+    with h5py.File(path, "r") as file:
+        return int(file.attrs["position"])
+
+
 def _unfit(path: Path) -> str | None:
-    size = path.stat().st_size - _TRAILER.size
-    if size <= 0:
+    found = seal_of(path, _MAGIC)
+    if found is None:
         return "the state is cut short"
-    with path.open("rb") as stream:
-        stream.seek(size)
-        magic, crc, version = _TRAILER.unpack(stream.read(_TRAILER.size))
-    if magic != _MAGIC:
-        return "the state is cut short"
-    if version != VERSION:
-        return f"the state is of version {version}, this program writes {VERSION}"
-    if _crc_of(path, size) != crc:
+    if found.version != VERSION:
+        return f"the state is of version {found.version}, this program writes {VERSION}"
+    if not is_intact(path, found):
         return "the state is damaged (checksum)"
     return None
-
-
-def _crc_of(path: Path, size: int) -> int:
-    crc = 0
-    with path.open("rb") as stream:
-        while size > 0:
-            piece = stream.read(min(_PIECE, size))
-            crc = crc32c.crc32c(piece, crc)
-            size -= len(piece)
-    return crc
 
 
 def _write_library(group: h5py.Group, library: LibraryFold) -> None:

@@ -13,7 +13,6 @@ Every defect is an :class:`InputError` that names the file, the place and what t
 from __future__ import annotations
 
 import io
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import polars as pl
 from isal import igzip, igzip_lib
 from numpy.typing import NDArray
 
-from cartoseq.analysis.gzipfault import COPY_AGAIN, gzip_fault
+from cartoseq.analysis.filefaults import COPY_AGAIN, gzip_fault, hdf5_fault
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.kernel import kernel
 
@@ -106,7 +105,7 @@ def open_mask(path: Path, *, barcode_length: int | None, add_shift: bool, one_ba
             most = int(np.prod(dataset.shape))
             told = [int(value) for value in np.ravel(dataset.attrs.get("dnbInfo", ()))]
     except OSError as error:
-        raise InputError(path, _hdf5_fault(path, error), remedy=_MAKE_ANEW) from error
+        raise InputError(path, hdf5_fault(path, error), remedy=_MAKE_ANEW) from error
     row_shift, column_shift = (told[0], told[1]) if add_shift and len(told) >= 2 else (0, 0)
     if add_shift and len(told) < 2:
         raise InputError(
@@ -143,22 +142,13 @@ def _mask_pieces(path: Path, barcode_length: int, least_x: int, least_y: int) ->
             try:
                 slab = dataset[first : first + at_once].astype(np.uint64, copy=False)
             except OSError as error:
-                raise InputError(path, _hdf5_fault(path, error), place=place, remedy=_MAKE_ANEW) from error
+                raise InputError(path, hdf5_fault(path, error), place=place, remedy=_MAKE_ANEW) from error
             slab = np.ascontiguousarray(slab).reshape(slab.shape[0], columns, -1)
             occupied = int(np.count_nonzero(slab))
             cids, x, y = np.empty(occupied, np.uint64), np.empty(occupied, np.int64), np.empty(occupied, np.int64)
             _collect_occupied(slab, np.int64(least_x), np.int64(least_y + first), cids, x, y)
             _check_keys(path, cids, barcode_length, place)
             yield Piece(cids, x, y)
-
-
-def _hdf5_fault(path: Path, error: OSError) -> str:
-    """What the HDF5 library's error means."""
-    words = str(error)
-    if whole := re.search(r"truncated file:.*stored_eof = (\d+)", words):
-        return f"the file is cut off: {path.stat().st_size:,} of its {int(whole[1]):,} bytes are here"
-    reason = re.search(r"\(([^()]*)\)$", words)
-    return f"the HDF5 data are damaged and cannot be read ({reason[1] if reason else words})"
 
 
 @kernel

@@ -23,12 +23,16 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.atomic import replace_atomically
 from cartoseq.analysis.chip import ChipFrame, FrameKind
+from cartoseq.analysis.filefaults import hdf5_fault
 from cartoseq.analysis.maprows import PLACE_BITS, Sums, add_to_image, offsets_of, row_keys, sum_equal, sum_parts
 from cartoseq.analysis.molecules import Molecules
+from cartoseq.analysis.sealed import is_intact, seal, seal_of
 from cartoseq.streaming.errors import DiskError, InputError
 
 FORMAT = "cartoseq-maps"
 VERSION = 1
+_MAGIC = b"CSQMAPS1"
+_MAKE_ANEW = "Make it again from the run's log, with `cartoseq replay`."
 
 Layer = Literal["rna", "dna"]
 LAYERS: tuple[Layer, ...] = ("rna", "dna")
@@ -323,8 +327,10 @@ def write_maps(path: Path, maps: Maps) -> None:
     """
     path = Path(path)
     try:
-        with replace_atomically(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
-            _write(file, maps)
+        with replace_atomically(path) as temporary:
+            with h5py.File(temporary, "w", track_order=False) as file:
+                _write(file, maps)
+            seal(temporary, _MAGIC, VERSION)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         full = " Free some space; the older maps are still whole." if error.errno == errno.ENOSPC else ""
@@ -340,14 +346,23 @@ def read_maps(path: Path) -> Maps:
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "there is no such file", remedy="A run writes maps.h5 at its first checkpoint.")
+    found = seal_of(path, _MAGIC)
+    if found is not None and not is_intact(path, found):
+        raise InputError(path, "the maps are damaged: their checksum is wrong", remedy=_MAKE_ANEW)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise InputError(path, "expected maps (HDF5), found something else", remedy="Is it the right file?") from error
+        if not h5py.is_hdf5(path):
+            problem = "expected maps (HDF5), found something else"
+            raise InputError(path, problem, remedy="Name a run, or its maps.h5.") from error
+        raise InputError(path, hdf5_fault(path, error), remedy=_MAKE_ANEW) from error
     with file:
         if file.attrs.get("format") != FORMAT:
             raise InputError(
-                path, f"expected format {FORMAT!r}, found {file.attrs.get('format')!r}", place="attribute format"
+                path,
+                f"expected format {FORMAT!r}, found {file.attrs.get('format', 'none')!r}",
+                place="attribute format",
+                remedy="This HDF5 file holds other data: name a run, or its maps.h5.",
             )
         version = int(file.attrs.get("version", 0))
         if not 1 <= version <= VERSION:
@@ -358,9 +373,7 @@ def read_maps(path: Path) -> Maps:
         try:
             return _read(file)
         except (KeyError, ValueError, OSError) as error:
-            raise InputError(
-                path, f"damaged maps: {error}", remedy="Let the run or a replay write it again."
-            ) from error
+            raise InputError(path, f"damaged maps: {error}", remedy=_MAKE_ANEW) from error
 
 
 def _write(file: h5py.File, maps: Maps) -> None:

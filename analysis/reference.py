@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.alignment import INTRON_BLOCK_SHIFT
 from cartoseq.analysis.annotation import Annotation, read_annotation
-from cartoseq.analysis.gzipfault import COPY_AGAIN, gzip_fault
+from cartoseq.analysis.filefaults import COPY_AGAIN, gzip_fault
 from cartoseq.analysis.kmerindex import KmerIndex, build_index
 from cartoseq.analysis.referencefile import read_reference, write_reference
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError

@@ -6,12 +6,13 @@ import json
 import random
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from cartoseq.analysis import counters as names
 from cartoseq.analysis.binner import Binner
-from cartoseq.analysis.checkpoint import restore_checkpoint, save_checkpoint
+from cartoseq.analysis.checkpoint import kept_position, restore_checkpoint, save_checkpoint
 from cartoseq.analysis.fold import Fold, LibraryFold, count_calls
 from cartoseq.analysis.liveimage import decode_image
 from cartoseq.analysis.maps import read_maps
@@ -134,6 +135,16 @@ def test_a_state_cut_short_or_of_other_settings_is_not_taken_up(experiment, bloc
     other.fingerprint = "another"
     assert not restore_checkpoint(path, other)
     assert restore_checkpoint(path, make_fold(experiment))
+
+
+def test_the_position_of_a_state_is_known_without_taking_it_up(experiment, blocks, tmp_path):
+    path = tmp_path / "fold.h5"
+    assert kept_position(path) is None
+    save_checkpoint(path, _folded(experiment, blocks[:2]))
+    with h5py.File(path, "r") as file:
+        assert kept_position(path) == file.attrs["position"] > 0
+    path.write_bytes(path.read_bytes()[:-1])
+    assert kept_position(path) is None
 
 
 def test_a_record_out_of_order_is_refused(experiment, blocks):

@@ -356,7 +356,7 @@ def test_a_file_that_is_no_map_is_refused(tmp_path: Path) -> None:
         read_maps(tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["geneExp"] = 1
-    with pytest.raises(InputError, match="expected format 'cartoseq-maps', found None"):
+    with pytest.raises(InputError, match="expected format 'cartoseq-maps', found 'none'"):
         read_maps(tmp_path / "other.h5")
 
 
@@ -366,6 +366,23 @@ def test_a_newer_version_is_refused_with_a_remedy(tmp_path: Path) -> None:
         file.attrs["version"] = 2
     with pytest.raises(InputError, match=r"version 2; this program reads up to 1.*that wrote it"):
         read_maps(tmp_path / "maps.h5")
+
+
+def test_maps_that_are_cut_or_changed_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "maps.h5"
+    write_maps(path, some_maps())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=rf"cut off: {len(whole) // 2:,} of its {len(whole) - 16:,} bytes.*replay"):
+        read_maps(path)
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(InputError, match="checksum is wrong"):
+        read_maps(path)
+    # Another program that adds to the file leaves no seal.
+    path.write_bytes(whole[:-16])
+    assert read_maps(path).libraries.keys() == some_maps().libraries.keys()
 
 
 @pytest.mark.parametrize("missing", ["libraries/rna/offset", "libraries/rna/located", "chip"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from isal import igzip, igzip_lib
 
-from cartoseq.analysis.gzipfault import gzip_fault
+from cartoseq.analysis.filefaults import gzip_fault
 
 TEXT = "".join(f"{n * 2654435761 % 1000003}\n" for n in range(5000)).encode()
 PACKED = gzip.compress(TEXT, mtime=0)
