@@ -26,8 +26,6 @@ from cartoseq.streaming.errors import CorruptionError, InputError
 if TYPE_CHECKING:
     import polars as pl
 
-QC_SCHEMA = 1
-
 
 @dataclass(frozen=True)
 class Run:
@@ -92,7 +90,8 @@ class Run:
             name = names[0]
         if name is None or name not in self.maps.libraries:
             wanted = "no library was named" if name is None else f"there is no library {name!r}"
-            raise InputError(self.folder.path, f"{wanted}; this run has {', '.join(names) or 'none'}")
+            remedy = "Name one of them." if names else "It has mapped nothing yet."
+            raise InputError(self.folder.path, f"{wanted}; this run has {', '.join(names) or 'none'}", remedy=remedy)
         return self.maps.libraries[name]
 
     def picture(
@@ -178,13 +177,13 @@ def open_run(folder: str | Path) -> Run:
             f"this run holds no map yet: {_progress(run)}",
             remedy="The first map is written some time after the first reads; open the folder again then.",
         )
+    qc = run.read_qc()
     try:
-        qc = json.loads(run.qc.read_text(encoding="utf-8"))
         configuration = tomllib.loads(run.settings.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CorruptionError(f"{run.path}: qc.json or run.toml no longer reads as it was written: {error}.") from error
-    if qc.get("schema") != QC_SCHEMA:
-        raise InputError(run.qc, f"expected schema {QC_SCHEMA}, found {qc.get('schema')!r}")
+        raise CorruptionError(
+            f"{run.settings}: no longer reads as it was written: {error}. If it was edited, undo that."
+        ) from error
     return Run(run, _in_order_of(qc["libraries"], read_maps(run.maps)), qc, configuration)
 
 

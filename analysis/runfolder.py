@@ -25,11 +25,17 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cartoseq.analysis.atomic import write_text_atomically
-from cartoseq.streaming.errors import InputError
+from cartoseq.streaming.errors import CartoseqError, CorruptionError, InputError
 
 log = logging.getLogger(__name__)
+
+QC_SCHEMA = 1
+#: A disk that takes no more, or no more of this user.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_FROM_THE_LOG = "Make the run again from its log, with `cartoseq replay`."
 
 #: So many lines of the journal wait at most for the disk to take them.
 _MOST_UNWRITTEN = 1000
@@ -105,8 +111,32 @@ class RunFolder:
 
     @property
     def complete(self) -> bool:
-        """Whether the maps of the whole run are written."""
-        return self.qc.is_file() and bool(json.loads(self.qc.read_text(encoding="utf-8"))["complete"])
+        """Whether the maps of the whole run are written; a run whose counters are damaged can be gone on with."""
+        try:
+            return self.qc.is_file() and bool(self.read_qc()["complete"])
+        except CartoseqError:
+            return False
+
+    def read_qc(self) -> dict[str, Any]:
+        """The counters of every read, as ``qc.json`` holds them (docs/formats/run.md).
+
+        Raises:
+            CorruptionError: it no longer reads as it was written.
+            InputError: it is of another schema.
+        """
+        content = _read_json(self.qc)
+        if content.get("schema") != QC_SCHEMA:
+            problem = f"expected schema {QC_SCHEMA}, found {content.get('schema', 'none')}"
+            raise InputError(self.qc, problem, remedy="Read it with the version of Cartoseq that wrote it.")
+        return content
+
+    def read_descriptor(self) -> dict[str, Any]:
+        """What every segment of the log says of the run.
+
+        Raises:
+            CorruptionError: it no longer reads as it was written.
+        """
+        return _read_json(self.descriptor)
 
     def create(self, settings: str, descriptor: str) -> None:
         """Lay the folder out.
@@ -123,13 +153,17 @@ class RunFolder:
             "something lies there already",
             remedy="Name a folder that does not exist, or go on with this run with --resume.",
         )
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise taken
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise taken
+            self.path.mkdir(parents=True, exist_ok=True)
             self.processes.mkdir()
         except FileExistsError:
             raise taken from None
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
+            raise unwritable_folder(self.path, error) from error
         write_text_atomically(self.descriptor, descriptor)
         # Last, because a folder with these settings in it is a run.
         write_text_atomically(self.settings, settings)
@@ -171,6 +205,25 @@ def _append(path: Path, lines: bytes) -> None:
             raise
 
 
+def unwritable_folder(path: Path, error: OSError) -> InputError:
+    """The error for a folder that cannot be made, or not be looked into."""
+    return InputError(
+        path, f"this folder cannot be made: {error.strerror}", remedy="Name a folder in a place where you may write."
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no table")
+    except FileNotFoundError:
+        raise CorruptionError(f"{path}: the file is missing. {_FROM_THE_LOG}") from None
+    except ValueError as error:
+        raise CorruptionError(f"{path}: no longer reads as it was written: {error}. {_FROM_THE_LOG}") from error
+    return content
+
+
 def existing_run(path: Path) -> RunFolder:
     """The folder of a run that was started before.
 
@@ -178,7 +231,11 @@ def existing_run(path: Path) -> RunFolder:
         InputError: the folder is no run.
     """
     run = RunFolder(path)
-    if not run.settings.is_file():
+    try:
+        found = run.settings.is_file()
+    except PermissionError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}", remedy="Correct its permissions.") from error
+    if not found:
         raise InputError(
             path, "this is no run: it holds no run.toml", remedy="Name the folder that `cartoseq map --out` wrote."
         )

@@ -21,10 +21,10 @@ from cartoseq.analysis.collapse import collapse_mids
 from cartoseq.analysis.fold import Fold, LibraryFold
 from cartoseq.analysis.maps import LibraryMap, Maps, build_map, write_maps
 from cartoseq.analysis.molecules import Molecules
+from cartoseq.analysis.runfolder import QC_SCHEMA
 from cartoseq.analysis.saturation import saturation, saturation_curve
 from cartoseq.analysis.windows import Windows, window_features
 
-QC_SCHEMA = 1
 #: The histogram of copies ends here; its last bin holds all above.
 _COPIES = 256
 

@@ -69,12 +69,19 @@ def demo(folder: Path | None, reads: int, seed: int) -> None:
     cartoseq demo
     cartoseq demo --reads 200000 --out my-demo
     """
+    from cartoseq.analysis.runfolder import FULL_DISK, unwritable_folder
     from cartoseq.controller.mapping import map_experiment
     from cartoseq.controller.screen import screen_on
 
     folder = folder or _unused(Path("runs"), "demo")
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(folder, "something lies there already", remedy="Name a folder that does not exist.")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(folder, "something lies there already", remedy="Name a folder that does not exist.")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise unwritable_folder(folder, error) from error
     with screen_on(_console()) as screen:
         screen.doing("simulating a chip and a tissue")
         from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
@@ -167,11 +174,10 @@ def qc(folder: Path, as_json: bool) -> None:
     run = existing_run(folder)
     if not run.qc.is_file():
         raise InputError(folder, "the run has counted nothing yet", remedy="Wait for its first snapshot.")
-    text = run.qc.read_text(encoding="utf-8")
+    content = run.read_qc()
     if as_json:
-        click.echo(text, nl=False)
+        click.echo(run.qc.read_text(encoding="utf-8"), nl=False)
         return
-    content = json.loads(text)
     for line in final_lines(content):
         click.echo(line)
     for name, library in content["libraries"].items():
@@ -216,7 +222,7 @@ def _console() -> Console:
 def _say_what_lies_where(run: RunFolder) -> None:
     from cartoseq.controller.closing import final_lines, where_lines
 
-    for line in [*final_lines(json.loads(run.qc.read_text(encoding="utf-8"))), *where_lines(run)]:
+    for line in [*final_lines(run.read_qc()), *where_lines(run)]:
         click.echo(line)
 
 
@@ -247,9 +253,13 @@ def main() -> None:
         _complain("Interrupted.")
         sys.exit(130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _complain(f"cartoseq: {error.filename or 'output'}: the disk is full. Free some space and try again.")
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO):
+            remedy = "Correct the permissions, or the disk."
+            _complain(f"cartoseq: {error.filename or 'a file'}: {error.strerror}. {remedy}")
+        else:
             raise
-        _complain(f"cartoseq: {error.filename or 'output'}: the disk is full. Free some space and try again.")
         sys.exit(DiskError.exit_code)
 
 

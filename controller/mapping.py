@@ -20,7 +20,7 @@ from cartoseq.controller.config import Experiment, freeze, load_experiment, thaw
 from cartoseq.controller.runlock import working_on
 from cartoseq.controller.supervisor import Ending, LiveState, Outcome, supervise
 from cartoseq.controller.workers import CODEC_FOUND, PREPARATIONS, fold_log
-from cartoseq.streaming.errors import CartoseqError, DiskError, InputError, RunError
+from cartoseq.streaming.errors import CartoseqError, CorruptionError, DiskError, InputError, RunError
 from cartoseq.streaming.log import LogReader
 
 
@@ -89,7 +89,7 @@ def replay(folder: Path, target: Path, screen: Screen) -> RunFolder:
     settings = source.settings.read_text(encoding="utf-8")
     experiment = thaw(settings, source.settings)
     run = RunFolder(target)
-    run.create(settings, source.descriptor.read_text(encoding="utf-8"))
+    run.create(settings, json.dumps(_whole_log(source)) + "\n")
     with working_on(run, screen.say) as held:
         run.note("replay", of=str(folder.resolve()), version=cartoseq.__version__)
         with _interrupts() as interrupted:
@@ -98,6 +98,8 @@ def replay(folder: Path, target: Path, screen: Screen) -> RunFolder:
         screen.doing("opening the chip and the references")
         fold_log(run, source.log, experiment, _shown_on(screen, source.log))
         publish(run, screen)
+    if not run.complete:
+        screen.say(f"The log of {folder} ends before its reads do: these are the maps of what it holds.")
     return run
 
 
@@ -158,6 +160,7 @@ def _fold(run: RunFolder, experiment: Experiment, held: int, screen: Screen, *, 
         CartoseqError: the run failed; the maps of what came before are made.
     """
     run.note("started", resumed=resumed, version=cartoseq.__version__)
+    _forget_what_the_log_lost(run)
     ending = Ending(Outcome.STOPPED)
     with _interrupts() as interrupted:
         if prepare(run, held, screen, interrupted.is_set, look_at_reads=True):
@@ -186,7 +189,47 @@ def _resumed(experiment: Experiment, folder: Path) -> RunFolder:
             "the experiment is not the one that this run was started with",
             remedy="Give the experiment file of this run, or start a new run in another folder.",
         )
+    run.read_descriptor()
     return run
+
+
+def _whole_log(run: RunFolder) -> dict[str, object]:
+    """The descriptor of a run's log, which must hold all that the run's maps were made of.
+
+    Raises:
+        InputError: there is no log.
+        CorruptionError: it is damaged, or lost its end.
+    """
+    if not any(run.log.glob("*.log")):
+        problem = "there is no log here, and so nothing to replay"
+        raise InputError(run.log, problem, remedy="Put the log of the run back, or map the reads again.")
+    with LogReader(run.log) as reader:
+        kept, descriptor = reader.end, dict(reader.descriptor)
+    folded = 0
+    with suppress(CartoseqError):
+        folded = run.read_qc()["log_position"]
+    if kept < folded:
+        raise CorruptionError(
+            f"{run.log}: the log holds {kept:,} records, and the maps of this run were made of {folded:,}: its end is "
+            "missing. Put the log back from a copy, or map the reads again."
+        )
+    return descriptor
+
+
+def _forget_what_the_log_lost(run: RunFolder) -> None:
+    """Drop a state that knows of more than the log holds: what the log lost will come again, maybe in another order."""
+    from cartoseq.analysis.checkpoint import kept_position
+
+    known = kept_position(run.state)
+    if known is None:
+        return
+    kept = 0
+    if any(run.log.glob("*.log")):
+        with LogReader(run.log) as reader:
+            kept = reader.end
+    if known > kept:
+        run.state.unlink()
+        run.note("state dropped", its_records=known, log_records=kept)
 
 
 def _published(run: RunFolder) -> bool:
@@ -204,6 +247,8 @@ def _map_what_came(run: RunFolder, experiment: Experiment, ending: Ending, scree
         fold_log(run, run.log, experiment, _shown_on(screen, run.log))
         publish(run, screen)
     except (CartoseqError, OSError) as second:
+        if str(second) in str(error):
+            raise error from second
         raise RunError(f"{error} (And the maps of what came before could not be made: {second})") from second
     raise error
 

@@ -56,15 +56,9 @@ def endpoint(sockets: Path, name: str) -> str:
 
 def run_number(run: RunFolder) -> int:
     """The run's number on the wire, from its descriptor."""
-    number = descriptor(run)["run"]
+    number = run.read_descriptor()["run"]
     assert isinstance(number, int)
     return number
-
-
-def descriptor(run: RunFolder) -> dict[str, object]:
-    """What every segment of the log says of its run: number, settings and program."""
-    content: dict[str, object] = json.loads(run.descriptor.read_text(encoding="utf-8"))
-    return content
 
 
 def record(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.Event) -> None:
@@ -75,7 +69,7 @@ def record(run: RunFolder, sockets: Path, experiment: Experiment, stop: threadin
     with LivePublisher(endpoint(sockets, "recorder-status")) as live:
         recorder.serve(
             run.log,
-            descriptor(run),
+            run.read_descriptor(),
             endpoint(sockets, "recorder"),
             stop=stop,
             on_status=lambda status: live.publish("recorder", json.dumps(asdict(status)).encode()),

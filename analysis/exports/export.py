@@ -16,6 +16,7 @@ from cartoseq.analysis.exports.gem import write_gem
 from cartoseq.analysis.exports.mtx import write_mtx
 from cartoseq.analysis.maps import SpatialMap
 from cartoseq.analysis.run import Run, open_run, unknown_feature
+from cartoseq.analysis.runfolder import FULL_DISK, unwritable_folder
 from cartoseq.streaming.errors import DiskError, InputError
 
 #: What can be written, and what it is for.
@@ -71,10 +72,10 @@ def export_run(
         if not maps_with_gene:
             raise unknown_feature(gene, maps, run.folder.path)
     folder = Path(out) if out is not None else run.folder.exports
+    _make(folder)
     whole_bin = None if bin_size is None else int(bin_size)
     written: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for spatial in maps:
             tables: dict[int, ExpressionTable] = {}
             for name in dict.fromkeys(formats):
@@ -100,6 +101,15 @@ def matrix_bin(frame: ChipFrame) -> int:
     return 1
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise DiskError(f"{folder}: the disk is full. Free some space and try again.") from error
+        raise unwritable_folder(folder, error) from error
+
+
 def _check(formats: Sequence[str], bin_size: float | None, gene: str | None) -> None:
     if not formats:
         raise InputError("formats", f"expected some of {', '.join(FORMATS)}, found none")
@@ -109,7 +119,8 @@ def _check(formats: Sequence[str], bin_size: float | None, gene: str | None) -> 
     if bin_size is not None and not 0 < bin_size < math.inf:
         raise InputError(f"bin {bin_size:g}", "expected a number of spots above 0")
     if bin_size is not None and bin_size != int(bin_size) and set(formats) != {"png"}:
-        raise InputError(f"bin {bin_size:g}", "a table's bin is a whole number of spots, 1 or more")
+        problem = "a table's bin is a whole number of spots, 1 or more"
+        raise InputError(f"bin {bin_size:g}", problem, remedy="Only pictures of real-valued chips take others.")
     if gene is not None and "png" not in formats:
         raise InputError(
             f"gene {gene!r}", "only a picture shows one gene", remedy="Add the format png, or leave it out."
