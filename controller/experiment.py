@@ -366,7 +366,7 @@ def _structure_problems(library: Library) -> Iterable[Problem]:
             yield Problem(
                 ("read_structures",),
                 f"the {words} has {_bases(structures, kind)} bases, more than the {longest} that can be used",
-                f"Shorten it, and skip the rest with S: {notation}.",
+                f"Shorten it to {longest}{kind.value}, and skip the rest with S.",
             )
 
 

@@ -182,7 +182,7 @@ def prepare(run: RunFolder, experiment: Experiment, say: Callable[[str], None], 
                 experiment.chip.barcodes,
                 f"no spot matches {total - found:,} of the first {total:,} reads of library {library.name} "
                 f"({100 * found / total:.1f} % fit)",
-                remedy=f"Is this the chip of this library? Name in the file: {fold.libraries[number].frame.name}."
+                remedy=f"Is this the chip of this library? It is called {fold.libraries[number].frame.name}."
                 + (' Or is it another codec? grouped_names = "auto" finds out.' if library.grouped_names else ""),
             )
 

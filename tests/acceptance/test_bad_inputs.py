@@ -215,7 +215,7 @@ BAD_EXPERIMENTS: dict[str, tuple[Change, tuple[str, ...]]] = {
         replace(EXPERIMENT, "25C10M", "25C10Q"),
         ("line 7", "library[0].read_structures", "25C10Q", "'10Q'"),
     ),
-    "barcode too long": (replace(EXPERIMENT, "25C10M", "33C2M"), ("line 7", "33 bases", "32")),
+    "barcode too long": (replace(EXPERIMENT, "25C10M", "33C2M"), ("line 7", "33 bases", "more than the 32", "32C")),
     "RNA without genes": (replace(EXPERIMENT, 'genes = "genes.gtf"', ""), ("library[0].genes", "rna")),
     "one file for two reads": (
         replace(EXPERIMENT, '["rna_1.fq", "rna_2.fq"]', '["rna_1.fq"]'),
@@ -261,7 +261,7 @@ BAD_CHIPS: dict[str, tuple[Change, tuple[str, ...]]] = {
     "without spots": (matrix(np.zeros_like), (MASK, "no barcodes")),
     "of another library": (
         other_barcodes(25),
-        (MASK, "no spot matches", "of the first 3,000 reads of library rna", "Is this the chip", "chip"),
+        (MASK, "no spot matches", "of the first 3,000 reads of library rna", "Is this the chip", "called chip"),
     ),
     "with longer barcodes than the reads": (
         replace(EXPERIMENT, "25C10M", "20C5S10M"),
@@ -492,7 +492,8 @@ def in_this_process(monkeypatch, capsys):
     """Call the command line here; what the processes of a run would do is done here too, one after another."""
 
     def prepare(run, *_arguments, **_options):
-        workers.prepare(thaw(run.settings.read_text(), run.settings), lambda _phase: None)
+        experiment = thaw(run.settings.read_text(), run.settings)
+        workers.prepare(run, experiment, lambda _phase: None, look_at_reads=True)
         return True
 
     def supervise(run, libraries, *_arguments, **_options):

@@ -135,7 +135,7 @@ def test_demo_chooses_a_folder_that_is_not_there(tmp_path):
 
 
 COUNTERS = {"reads_total": 2000, "located_exact": 1500, "located_corrected": 100, "assigned": 1000, "molecules": 800}
-QC = {"complete": True, "libraries": {"rna": {"counters": COUNTERS, "saturation": 0.2}}}
+QC = {"schema": 1, "complete": True, "libraries": {"rna": {"counters": COUNTERS, "saturation": 0.2}}}
 
 
 def test_the_last_lines_can_be_pasted(call, monkeypatch, tmp_path):
