@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from cartoseq.analysis.runfolder import RunFolder
 
+#: What may not be read is told where it is read, like any other fault of a file.
+_PATH = click.Path(path_type=Path, readable=False)
 _FORMATS = ("gef", "gem", "h5ad", "mtx", "png")
 
 
@@ -38,8 +40,8 @@ def cli() -> None:
 
 
 @cli.command("map")
-@click.argument("experiment", type=click.Path(path_type=Path))
-@click.option("--out", "folder", type=click.Path(path_type=Path), required=True, help="The run's folder, to be made.")
+@click.argument("experiment", type=_PATH)
+@click.option("--out", "folder", type=_PATH, required=True, help="The run's folder, to be made.")
 @click.option("--resume", is_flag=True, help="Go on with the run that lies in the folder.")
 def map_command(experiment: Path, folder: Path, resume: bool) -> None:
     """Map the reads of an EXPERIMENT file (TOML, docs/experiment.md).
@@ -57,7 +59,7 @@ def map_command(experiment: Path, folder: Path, resume: bool) -> None:
 
 
 @cli.command()
-@click.option("--out", "folder", type=click.Path(path_type=Path), help="Where to put it [default: runs/demo].")
+@click.option("--out", "folder", type=_PATH, help="Where to put it [default: runs/demo].")
 @click.option("--reads", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Read pairs.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Another tissue, chip and noise."
@@ -95,8 +97,8 @@ def demo(folder: Path | None, reads: int, seed: int) -> None:
 
 
 @cli.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--out", "target", type=click.Path(path_type=Path), required=True, help="The new folder, to be made.")
+@click.argument("folder", metavar="RUN", type=_PATH)
+@click.option("--out", "target", type=_PATH, required=True, help="The new folder, to be made.")
 def replay(folder: Path, target: Path) -> None:
     """Fold the log of a RUN again, from its start: the same maps, byte for byte.
 
@@ -112,7 +114,7 @@ def replay(folder: Path, target: Path) -> None:
 
 
 @cli.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=_PATH)
 @click.option(
     "--format",
     "formats",
@@ -124,7 +126,7 @@ def replay(folder: Path, target: Path) -> None:
 @click.option("--library", help="Only this library.")
 @click.option("--bin", "bin_size", type=click.FloatRange(min=0, min_open=True), help="Bin size, in spots.")
 @click.option("--gene", help="png: the map of this gene.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to put the files [default: RUN/exports].")
+@click.option("--out", type=_PATH, help="Where to put the files [default: RUN/exports].")
 def export(
     folder: Path,
     formats: tuple[str, ...],
@@ -146,7 +148,7 @@ def export(
 
 
 @cli.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=_PATH)
 def report(folder: Path) -> None:
     """Write the report of a RUN: one HTML file that needs no network.
 
@@ -159,7 +161,7 @@ def report(folder: Path) -> None:
 
 
 @cli.command()
-@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="RUN", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="The whole of qc.json.")
 def qc(folder: Path, as_json: bool) -> None:
     """Say what became of every read of a RUN.
@@ -187,7 +189,7 @@ def qc(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("experiment", type=click.Path(path_type=Path))
+@click.argument("experiment", type=_PATH)
 def check(experiment: Path) -> None:
     """Check an EXPERIMENT file without running it.
 

@@ -552,10 +552,11 @@ def test_the_message_reaches_the_user_whichever_process_finds_the_fault(name, fo
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
 @pytest.mark.parametrize("name", [EXPERIMENT, MASK, "rna_1.fq", "genome.fa", "genes.gtf"])
 def test_a_file_that_may_not_be_read_is_named(name, folder, in_this_process, tmp_path):
     forbidden(name)(folder)
+    if os.access(folder / name, os.R_OK):
+        pytest.skip("this user may read every file")
     code, said = in_this_process("map", folder / EXPERIMENT, "--out", tmp_path / "RUN")
     assert code == 3
     assert f"{name}: " in the_message(said)
