@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from cartoseq.analysis import runfolder
-from cartoseq.analysis.runfolder import RunFolder, existing_run
+from cartoseq.analysis.runfolder import QC_SCHEMA, RunFolder, existing_run
 from cartoseq.streaming.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_a_folder_without_settings_is_no_run(tmp_path):
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_run_is_complete_when_its_counters_say_so(complete, run):
-    run.qc.write_text(json.dumps({"complete": complete}))
+    run.qc.write_text(json.dumps({"schema": QC_SCHEMA, "complete": complete, "libraries": {}}))
     assert run.complete is complete
 
 
