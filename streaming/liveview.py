@@ -40,6 +40,7 @@ class LivePublisher:
         self._socket = open_socket(self._context, zmq.XPUB, linger_ms=0)
         self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.setsockopt(zmq.SNDHWM, _QUEUED_MESSAGES)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 0)  # see LiveViewer: a ping of the publisher's does the same harm
         try:
             self.endpoint = bind(self._socket, endpoint)
         except Exception:
@@ -143,8 +144,9 @@ class LiveViewer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = open_socket(self._context, zmq.SUB, linger_ms=0)
         self._socket.setsockopt(zmq.RCVHWM, _QUEUED_MESSAGES)
-        # A full queue and a publisher that goes away make libzmq 4.3.5 abort the whole process at its next heartbeat
-        # (out_event after an input error). A viewer sees a lost link by the age of what it shows.
+        # A full queue and a publisher that goes away make libzmq 4.3.5 abort the whole process at its next heartbeat,
+        # or at one of the publisher's that waits behind what is queued (out_event after an input error). So neither
+        # end sends any. A viewer sees a lost link by the age of what it shows.
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
         for prefix in [topic.encode() + b"\0" for topic in topics] or [b""]:
             self._socket.setsockopt(zmq.SUBSCRIBE, prefix)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.liveview import LivePublisher, LiveViewer
@@ -120,3 +121,10 @@ viewer.close()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_neither_end_sends_heartbeats(endpoint: str) -> None:
+    # Seen now and then as an abort of the supervisor: a ping that waits behind a full queue when its sender dies.
+    with LivePublisher(endpoint) as publisher, LiveViewer(endpoint) as viewer:
+        assert publisher._socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
+        assert viewer._socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
