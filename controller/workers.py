@@ -44,6 +44,8 @@ FIRST_READS = 10_000
 LOWEST_HIT_RATE = 0.02
 #: How long a reader waits at a stretch before it looks whether it is to stop.
 _PATIENCE_S = 0.2
+#: A reader says no more often how far it is.
+_PROGRESS_INTERVAL_S = 0.1
 #: The exit code of a process that was told to stop before its work was done: 128 + SIGTERM.
 STOPPED = 143
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -111,13 +113,21 @@ def read(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.
 def _hand_on(
     blocks: FastqSource, source: BlockSource, live: LivePublisher, follow_until: Path | None, stop: threading.Event
 ) -> None:
-    for block in blocks:
-        if not _patiently(partial(source.send, block), stop):
-            return
+    said_s = 0.0
+
+    def say() -> None:
         done, total = blocks.progress
         growing = follow_until is not None and not follow_until.exists()
         progress = {"bytes_done": done, "bytes_total": total, "reads": blocks.reads, "growing": growing}
         live.publish("progress", json.dumps(progress).encode())
+
+    for block in blocks:
+        if not _patiently(partial(source.send, block), stop):
+            return
+        if time.monotonic() - said_s >= _PROGRESS_INTERVAL_S:
+            said_s = time.monotonic()
+            say()
+    say()
     _patiently(partial(source.finish, {"reads": blocks.reads}), stop)
 
 
