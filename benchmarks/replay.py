@@ -21,7 +21,7 @@ from cartoseq.controller.folding import make_fold
 from cartoseq.controller.sources import open_source
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.streaming.feed import feed_record
-from cartoseq.streaming.header import SCHEMA_BLOCK, RecordHeader, RecordKind
+from cartoseq.streaming.header import SCHEMA_BLOCK, RecordHeader, RecordKind, bytes_in, crc_of
 from cartoseq.streaming.log import LogReader, LogWriter
 
 FLOOR, GOAL = 0.4e6, 0.85e6
@@ -31,11 +31,19 @@ RUN = 7
 
 def through_the_log(experiment: Experiment, folder: Path, fold: Fold) -> None:
     """Read, log, and fold what was logged."""
-    with LogWriter(folder, {"run": f"{RUN:x}"}) as log, open_source(experiment, 0) as blocks:
+    with LogWriter(folder, {"run": RUN}) as log, open_source(experiment, 0) as blocks:
         for sequence, block in enumerate(blocks):
             payload = block.payload()
-            header = RecordHeader(RecordKind.DATA, RUN, sequence=sequence, count=block.clusters, schema=SCHEMA_BLOCK)
-            log.append(header.of(payload), *payload)
+            header = RecordHeader(
+                RecordKind.DATA,
+                RUN,
+                sequence=sequence,
+                count=block.clusters,
+                payload_bytes=bytes_in(payload),
+                payload_crc=crc_of(payload),
+                schema=SCHEMA_BLOCK,
+            )
+            log.append(header, *payload)
             log.sync()
     with LogReader(folder) as log:
         for index, header, frame in log.records():
