@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
 from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Scratch, Text
+from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Scratch, Text, signed, window
 
 MISMATCH = 2
 GAP_OPEN = 4
@@ -45,22 +45,6 @@ _ONES = np.uint64(0x5555555555555555)
 SCORE, MISMATCHES, FROM, TO, BLOCKS, FIRST_BLOCK = 0, 1, 2, 3, 4, 5
 # Each block is three columns: text start, text end, diagonal.
 ROW = FIRST_BLOCK + 3 * MAX_BLOCKS
-
-
-@inlined_leaf
-def _signed(number: Any) -> int:
-    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
-    return int(np.int64(number))
-
-
-@inlined_leaf
-def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
-    """Return the 32 bases from `at` on; one word beyond the last is read."""
-    word = at >> np.uint64(5)
-    shift = (at & np.uint64(31)) << np.uint64(1)
-    high = (words[word + np.uint64(1)] << (np.uint64(63) - shift)) << np.uint64(1)
-    both: np.uint64 = (words[word] >> shift) | high
-    return both
 
 
 @leaf
@@ -104,7 +88,7 @@ def compare(
     total = np.uint64(0)
     for w in range(words):
         here = at + np.uint64(32 * w)
-        x = reads[row_at + w] ^ _window(text.words, here)
+        x = reads[row_at + w] ^ window(text.words, here)
         x = ((x | (x >> np.uint64(1))) & _ONES) | lost[row_at + w]
         if uncertain:
             for i in range(32):
@@ -115,7 +99,7 @@ def compare(
             x &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
         marks[marks_at + w] = x
         total += count_bits(x)
-    return _signed(total)
+    return signed(total)
 
 
 @leaf
@@ -130,7 +114,7 @@ def _next_mark(marks: NDArray[np.uint64], marks_at: int, at: int, end: int) -> i
             w += 1
             x = marks[marks_at + w]
         if x:
-            result = min(end, w * 32 + _signed(lowest_bit(x) >> np.uint64(1)))
+            result = min(end, w * 32 + signed(lowest_bit(x) >> np.uint64(1)))
     return result
 
 
@@ -152,7 +136,7 @@ def best_stretch(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int)
             x = marks[marks_at + word]
         mark = end
         if x:
-            mark = min(end, word * 32 + _signed(lowest_bit(x) >> np.uint64(1)))
+            mark = min(end, word * 32 + signed(lowest_bit(x) >> np.uint64(1)))
             x &= x - np.uint64(1)
         score += mark - at
         if score > best:
@@ -228,12 +212,12 @@ def _near_intron(introns: Introns, diagonal: int, length: int) -> bool:
     starts, ends, by_end = introns.starts, introns.ends, introns.by_end
     if starts.size == 0 or diagonal < 0:
         return False
-    i = _signed(introns.start_of_block[diagonal >> INTRON_BLOCK_SHIFT])
+    i = signed(introns.start_of_block[diagonal >> INTRON_BLOCK_SHIFT])
     while i < starts.size and starts[i] <= diagonal:
         i += 1
     if i < starts.size and starts[i] < diagonal + length:
         return True
-    i = _signed(introns.end_of_block[diagonal >> INTRON_BLOCK_SHIFT])
+    i = signed(introns.end_of_block[diagonal >> INTRON_BLOCK_SHIFT])
     while i < starts.size and ends[by_end[i]] <= diagonal:
         i += 1
     return bool(i < starts.size and ends[by_end[i]] < diagonal + length)
@@ -288,7 +272,7 @@ def align_at(
         without = score - ((end - low) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = max(along + low + 1, along + end - NEAR_JUNCTION)
-        i = _signed(introns.start_of_block[first >> INTRON_BLOCK_SHIFT])
+        i = signed(introns.start_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and starts[i] < first:
             i += 1
         while i < starts.size and starts[i] <= along + min(end + NEAR_JUNCTION, length - 1):
@@ -334,7 +318,7 @@ def align_at(
         without = score - ((high - begin) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = along + max(1, begin - NEAR_JUNCTION)
-        i = _signed(introns.end_of_block[first >> INTRON_BLOCK_SHIFT])
+        i = signed(introns.end_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and ends[by_end[i]] < first:
             i += 1
         while i < starts.size and ends[by_end[i]] <= along + min(begin + NEAR_JUNCTION, high - 1):
@@ -386,7 +370,7 @@ def _text_code(text: Text, at: int) -> int:
     if at >= 0 and at < (text.words.size - 1) * 32:
         place = np.uint64(at)
         if (text.unknown[place >> np.uint64(6)] >> (place & np.uint64(63))) & np.uint64(1) == np.uint64(0):
-            code = _signed(
+            code = signed(
                 (text.words[place >> np.uint64(5)] >> ((place & np.uint64(31)) << np.uint64(1))) & np.uint64(3)
             )
     return code
@@ -428,7 +412,7 @@ def align_gapped(
     best, best_from, best_i, best_j = 0, 0, 0, 0
     for i in range(length):
         shift = np.uint64(2 * (i & 31))
-        base = _signed((reads[row_at + (i >> 5)] >> shift) & np.uint64(3))
+        base = signed((reads[row_at + (i >> 5)] >> shift) & np.uint64(3))
         no_call = (lost[row_at + (i >> 5)] >> shift) & np.uint64(1) != np.uint64(0)
         # Row i holds cells whose last read base is i; column j is text base diagonal + i + j - BAND.
         left_match, left_skipped = low, low
@@ -497,7 +481,7 @@ def _most_named(places: NDArray[np.uint64], count: int) -> tuple[Any, int]:
             if places[a] != top:
                 votes = 0
                 for b in range(count):
-                    away = abs(_signed(places[a] >> np.uint64(1)) - _signed(places[b] >> np.uint64(1)))
+                    away = abs(signed(places[a] >> np.uint64(1)) - signed(places[b] >> np.uint64(1)))
                     same_strand = (places[a] ^ places[b]) & np.uint64(1) == np.uint64(0)
                     votes += same_strand and away < LONGEST_INTRON
                 named = max(named, votes)
@@ -545,23 +529,23 @@ def check_candidates(
         found.status[r] = UNMAPPED
         found.strands[r] = 0
         found.confidence[r] = 0
-        length = _signed(lengths[r])
-        if length < _signed(needed[r]):
+        length = signed(lengths[r])
+        if length < signed(needed[r]):
             continue
         accepted = False
         top, named = _most_named(places[r], hits.counts[r])
-        if named < _signed(hits.bounds[r]):
+        if named < signed(hits.bounds[r]):
             strand = top & np.uint64(1)
-            diagonal = _signed(top >> np.uint64(1))
+            diagonal = signed(top >> np.uint64(1))
             row_at = r * row_words + (reverse_at if strand else 0)
             total = compare(flat, flat_lost, row_at, length, text, diagonal, marks, 0)
-            margin = (MISMATCH + 1) * (_signed(hits.bounds[r]) - named - total)
+            margin = (MISMATCH + 1) * (signed(hits.bounds[r]) - named - total)
             if margin >= limits.score_difference and total <= limits.mismatch_rate * length:
                 score, begin, end, mismatches = length, 0, length, 0
                 if total:
                     score, begin, end, mismatches = best_stretch(marks, 0, 0, length)
                 # A clip of three bases or more may be a junction's doing.
-                if end - begin >= _signed(needed[r]) and begin < 3 and length - end < 3:
+                if end - begin >= signed(needed[r]) and begin < 3 and length - end < 3:
                     accepted = True
                     found.status[r] = UNIQUE
                     found.strands[r] = np.uint8(strand)
@@ -638,7 +622,7 @@ def resolve(
             left += 1
         if hits.counts[r] == 0:
             continue
-        length = _signed(lengths[r])
+        length = signed(lengths[r])
         found = 0
         for h in range(hits.counts[r]):
             key = places[r, h]
@@ -661,14 +645,14 @@ def resolve(
             votes[a], votes[top] = votes[top], votes[a]
         best[SCORE] = 0
         best_strand = 0
-        interesting = _signed(needed[r]) - int(rate * needed[r])
+        interesting = signed(needed[r]) - int(rate * needed[r])
         second = 0
         for gapped in range(2):
-            if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, _signed(needed[r]), rate))):
+            if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, signed(needed[r]), rate))):
                 break
             for a in range(tried if gapped == 0 else min(tried, 4)):
-                strand = _signed(keys[a] & np.uint64(1))
-                diagonal = _signed(keys[a] >> np.uint64(1))
+                strand = signed(keys[a] & np.uint64(1))
+                diagonal = signed(keys[a] >> np.uint64(1))
                 row_at = r * row_words + (reverse_at if strand else 0)
                 if gapped == 0:
                     covered = False
@@ -678,16 +662,16 @@ def resolve(
                     if covered:
                         continue
                     least = interesting
-                    if best[SCORE] > 0 and _fits(best, _signed(needed[r]), rate):
+                    if best[SCORE] > 0 and _fits(best, signed(needed[r]), rate):
                         least = max(least, best[SCORE] - least_difference + 1)
                         # A place differs from the read in every seed that does not name it, or a place near it that
                         # an intron may join to it.
                         named = 0
                         for b in range(found):
                             if (keys[b] ^ keys[a]) & np.uint64(1) == np.uint64(0):
-                                away = abs(_signed(keys[b] >> np.uint64(1)) - diagonal)
+                                away = abs(signed(keys[b] >> np.uint64(1)) - diagonal)
                                 named += votes[b] if away < LONGEST_INTRON else 0
-                        ceiling = length - (MISMATCH + 1) * max(0, _signed(hits.bounds[r]) - named)
+                        ceiling = length - (MISMATCH + 1) * max(0, signed(hits.bounds[r]) - named)
                         if best[SCORE] - ceiling >= least_difference:
                             second = max(second, ceiling)
                             continue
@@ -708,11 +692,11 @@ def resolve(
                     best_strand = strand
                 elif not same:
                     second = max(second, trial[SCORE])
-        if best[SCORE] <= 0 or not _fits(best, _signed(needed[r]), rate):
+        if best[SCORE] <= 0 or not _fits(best, signed(needed[r]), rate):
             continue
         margin = best[SCORE] - second
         if not last or hits.repeats[r]:
-            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * _signed(hits.bounds[r])
+            hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * signed(hits.bounds[r])
             margin = min(margin, best[SCORE] - hidden)
         if not last:
             if margin < least_difference:

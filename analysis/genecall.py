@@ -7,14 +7,12 @@ None exonic, one spanned on the read's strand: intronic. Otherwise, a spanned ge
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.analysis.leaf import inlined_leaf, leaf
+from cartoseq.analysis.leaf import leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.analysis.packed import Scratch
+from cartoseq.analysis.packed import Scratch, signed
 
 ASSIGNED, MULTI_GENE, ANTISENSE, INTRONIC, INTERGENIC, MULTI_MAPPED, UNMAPPED = 0, 1, 2, 3, 4, 5, 6
 """Verdicts of a template, as in the counts of a run."""
@@ -26,12 +24,6 @@ MAX_GENES = 32
 _SCORE, _FROM, _TO, _BLOCKS, _FIRST_BLOCK = 0, 2, 3, 4, 5
 _MISMATCHES = 1
 _BLOCK_SHIFT = 7
-
-
-@inlined_leaf
-def _signed(number: Any) -> int:
-    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
-    return int(np.int64(number))
 
 
 @leaf
@@ -85,7 +77,7 @@ def call_genes(
             while segments[segment, 0] < end:
                 overlap = min(end, segments[segment + one, 0]) - max(begin, segments[segment, 0])
                 for e in range(segments[segment, 1], segments[segment + one, 1]):
-                    key = _signed(entries[e] >> np.uint64(1))
+                    key = signed(entries[e] >> np.uint64(1))
                     at = 0
                     while at < count and seen[at] != key:
                         at += 1
@@ -106,7 +98,7 @@ def call_genes(
         for at in range(count):
             if 2 * spanned[at] < total:
                 continue
-            strand = _signed(strands[r]) ^ (1 if library_strand == REVERSE else 0)
+            strand = signed(strands[r]) ^ (1 if library_strand == REVERSE else 0)
             if library_strand != UNSTRANDED and (seen[at] & 1) != strand:
                 antisense += 1
                 continue
@@ -161,7 +153,7 @@ def describe(
             aligned_from[r] = 0
             aligned_to[r] = 0
             continue
-        length, head = _signed(lengths[r]), _signed(heads[r])
+        length, head = signed(lengths[r]), signed(heads[r])
         begin, end = rows[r, _FROM], rows[r, _TO]
         mismatches[r] = np.uint8(min(rows[r, _MISMATCHES], 255))
         if strands[r]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis.bitcount import lowest_bit
 from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch
+from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch, signed, window
 from cartoseq.streaming.kernel import kernel
 
 EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -97,12 +97,6 @@ def build_index(
 
 
 @inlined_leaf
-def _signed(number: Any) -> int:
-    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
-    return int(np.int64(number))
-
-
-@inlined_leaf
 def _hash(key: np.uint64) -> np.uint64:
     """Scramble a key: the low bits decide sampling and fingerprint, the high half the slot."""
     h = key * np.uint64(0x9E3779B97F4A7C15)
@@ -119,16 +113,6 @@ def _home(h: np.uint64, n_slots: np.uint64) -> np.uint64:
 @inlined_leaf
 def _fingerprint(h: np.uint64) -> np.uint64:
     return (h >> np.uint64(3)) & np.uint64(0x1FFFFFFF)
-
-
-@inlined_leaf
-def _window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
-    """Return the 32 bases from `at` on; one word beyond the last is read."""
-    word = at >> np.uint64(5)
-    shift = (at & np.uint64(31)) << np.uint64(1)
-    high = (words[word + np.uint64(1)] << (np.uint64(63) - shift)) << np.uint64(1)
-    both: np.uint64 = (words[word] >> shift) | high
-    return both
 
 
 @kernel
@@ -280,7 +264,7 @@ def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
     total = 0
     for at in range(slots.size):
         if counts[at] > 1 and slots[at] != EMPTY:
-            kept = min(_signed(counts[at]), MAX_POSTINGS)
+            kept = min(signed(counts[at]), MAX_POSTINGS)
             flags = np.uint64(1) << np.uint64(33)
             if counts[at] > MAX_POSTINGS:
                 flags |= np.uint64(1) << np.uint64(34)
@@ -304,11 +288,11 @@ def _seed(
     the fingerprint and the slot do not hold it.) `plus_at` and `minus_at` are the word's first base in all reads.
     """
     word_mask = (np.uint64(1) << (k << np.uint64(1))) - np.uint64(1)
-    plus = _window(reads, plus_at) & word_mask
-    minus = _window(reads, minus_at) & word_mask
+    plus = window(reads, plus_at) & word_mask
+    minus = window(reads, minus_at) & word_mask
     h = _hash(min(plus, minus))
     result = NO_SEED
-    if (h & mask) == np.uint64(0) and (_window(lost, plus_at) & word_mask) == np.uint64(0):
+    if (h & mask) == np.uint64(0) and (window(lost, plus_at) & word_mask) == np.uint64(0):
         result = (h & ~np.uint64(1)) | np.uint64(minus < plus)
     return result
 
@@ -322,7 +306,7 @@ def _sampled_words(reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.u
     """
     beyond = np.uint64(32 - k)
     word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
-    plus, minus = _window(reads, plus_at), _window(reads, minus_at)
+    plus, minus = window(reads, plus_at), window(reads, minus_at)
     marks = np.uint64(0)
     for j in range(beyond + np.uint64(1)):
         here = (plus >> (j << np.uint64(1))) & word_mask
@@ -408,7 +392,7 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
     for first in range(0, n, group):
         last = min(first + group, n)
         for r in range(first, last):
-            length = _signed(lengths[r])
+            length = signed(lengths[r])
             words = length - k + 1
             plus = r * row_bases
             minus = reverse_at + plus + length - k
@@ -456,7 +440,7 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
             count = 0
             bound = 0
             beyond = 0
-            length = _signed(lengths[r])
+            length = signed(lengths[r])
             for s in range(FEW):
                 h = hashes[g, s]
                 if h == NO_SEED:
@@ -472,7 +456,7 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                 kept = 1
                 at = slot & low32
                 if slot & listed:
-                    kept = _signed(postings[at])
+                    kept = signed(postings[at])
                 for i in range(kept):
                     if slot & listed:
                         place = postings[at + np.uint64(1) + np.uint64(i)]
@@ -517,7 +501,7 @@ def all_seeds(
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
     for c in range(chosen.size):
         r = chosen[c]
-        length = _signed(lengths[r])
+        length = signed(lengths[r])
         plus = r * row_bases
         minus = reverse_at + plus + length - k
         seeds = 0
@@ -534,7 +518,7 @@ def all_seeds(
                 ) >> np.uint64(word - begin)
                 looked_at = 33 - k - (word - begin)
             while marks:
-                offset = word + _signed(lowest_bit(marks))
+                offset = word + signed(lowest_bit(marks))
                 h = _seed(flat, flat_lost, np.uint64(plus + offset), np.uint64(minus - offset), width, mask)
                 if h != NO_SEED:
                     hashes[seeds] = h
@@ -567,7 +551,7 @@ def all_seeds(
                     continue
                 if slot & listed:
                     at = slot & low32
-                    kept = _signed(postings[at])
+                    kept = signed(postings[at])
                     for i in range(kept):
                         if count < most:
                             place = postings[at + np.uint64(1) + np.uint64(i)]

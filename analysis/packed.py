@@ -5,10 +5,12 @@ Named tuples of arrays: numba takes them as they are, and a kernel's signature s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cartoseq.analysis.leaf import inlined_leaf
 
 
 class Text(NamedTuple):
@@ -137,3 +139,19 @@ class Scratch(NamedTuple):
     rows: NDArray[np.int64]
     cells: NDArray[np.int64]
     genes: NDArray[np.int64]
+
+
+@inlined_leaf
+def signed(number: Any) -> int:
+    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
+    return int(np.int64(number))
+
+
+@inlined_leaf
+def window(words: NDArray[np.uint64], at: np.uint64) -> np.uint64:
+    """Return the 32 bases from `at` on; one word beyond the last is read."""
+    word = at >> np.uint64(5)
+    shift = (at & np.uint64(31)) << np.uint64(1)
+    high = (words[word + np.uint64(1)] << (np.uint64(63) - shift)) << np.uint64(1)
+    both: np.uint64 = (words[word] >> shift) | high
+    return both

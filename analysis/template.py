@@ -7,23 +7,15 @@ the read. What is cut from the front (`heads`) is gone from the packed read; pos
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.analysis.leaf import inlined_leaf, leaf
-from cartoseq.analysis.packed import Scratch
+from cartoseq.analysis.leaf import leaf
+from cartoseq.analysis.packed import Scratch, signed
 
 MAX_BASES = 512
 """Longest template that is packed."""
 _ONES = np.uint64(0x5555555555555555)
-
-
-@inlined_leaf
-def _signed(number: Any) -> int:
-    """Return an unsigned number as a signed one: numba's int() leaves it unsigned, and mixing the two makes a float."""
-    return int(np.int64(number))
 
 
 @leaf
@@ -111,7 +103,7 @@ def reverse_reads(
     """
     words = forward.shape[1]
     for r in range(lengths.size):
-        length = _signed(lengths[r])
+        length = signed(lengths[r])
         used = (length + 31) // 32
         tail = np.uint64(2 * (length & 31))
         any_lost = np.uint64(0)
@@ -188,7 +180,7 @@ def trim_tails(
     same = scratch.run
     least = max(1, (run - mismatches) // (mismatches + 1))
     for r in range(lengths.size):
-        length = _signed(lengths[r])
+        length = signed(lengths[r])
         if length < run or (least >= 7 and not _may_hold_run(forward[r], np.uint64(letter), length)):
             continue
         if _holds_run(forward[r], unknown[r], np.uint64(letter), least, length, same):
@@ -300,7 +292,7 @@ def trim_heads(
     words = forward.shape[1]
     for r in range(lengths.size):
         heads[r] = 0
-        length = _signed(lengths[r])
+        length = signed(lengths[r])
         if length < run:
             continue
         row, lost = forward[r], unknown[r]
@@ -352,7 +344,7 @@ def trim_adapter(
         pattern |= np.uint64(adapter[i]) << np.uint64(2 * i)
     for r in range(lengths.size):
         row = forward[r]
-        length = _signed(lengths[r])
+        length = signed(lengths[r])
         for at in range(length - min(least, size) + 1):
             overlap = min(size, length - at)
             word = np.uint64(at) >> np.uint64(5)
@@ -362,7 +354,7 @@ def trim_adapter(
             x = (x | (x >> np.uint64(1))) & _ONES
             if overlap < 32:
                 x &= (np.uint64(1) << np.uint64(2 * overlap)) - np.uint64(1)
-            allowed = _signed(rate * overlap)
+            allowed = signed(rate * overlap)
             count = 0
             while x and count <= allowed:
                 x &= x - np.uint64(1)
