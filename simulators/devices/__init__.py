@@ -1,0 +1,1 @@
+"""Simulated devices: one file each, written from the device's protocol."""
