@@ -158,6 +158,7 @@ def _problems_of(details: ErrorDetails, file: FileKind) -> list[Problem]:
             "string_too_short": "a text that is not empty",
             "int_type": "a whole number",
             "float_type": "a number",
+            "float_parsing": "a number",
             "bool_type": "true or false",
             "finite_number": "a finite number",
             "literal_error": str(limits.get("expected", "")).replace("'", '"'),
