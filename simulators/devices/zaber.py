@@ -31,43 +31,10 @@ SPEED_UNIT: Final = 1.6384
 ACCELERATION_UNIT: Final = 1.6384 / 10_000
 MICROSTEPS_PER_STEP: Final = 64
 #: From the gravest to the least; a reply shows the first that is there.
-WARNINGS: Final = (
-    # fmt: off
-    "FF",
-    "FN",
-    "FZ",
-    "FH",
-    "FV",
-    "FO",
-    "FC",
-    "FM",
-    "FD",
-    "FQ",
-    "FI",
-    "FA",
-    "FR",
-    "FS",
-    "FB",
-    "FP",
-    "FE",
-    "FT",
-    "WL",
-    "WV",
-    "WT",
-    "WS",
-    "WM",
-    "WP",
-    "WR",
-    "WH",
-    "NC",
-    "NI",
-    "ND",
-    "NR",
-    "NT",
-    "NU",
-    "NJ",
-    "NB",
-    # fmt: on
+WARNINGS: Final = tuple(
+    kind + letter
+    for kind, letters in (("F", "FNZHVOCMDQIARSBPET"), ("W", "LVTSMPRH"), ("N", "CIDRTUJB"))
+    for letter in letters
 )
 _NUMBER: Final = re.compile(r"[-+]?\d{1,10}")
 
