@@ -10,9 +10,7 @@ is said at once, each fault with its line, its key and what to do, before anythi
 from __future__ import annotations
 
 import json
-import re
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,6 +30,7 @@ from cartoseq.controller.experiment import (
     shown,
     value_text,
 )
+from cartoseq.controller.toml_files import parse, read_text
 from cartoseq.controller.toml_lines import KeyPath, key_lines, key_name
 from cartoseq.streaming.errors import InputError
 
@@ -51,10 +50,10 @@ def load_experiment(path: str | Path) -> Experiment:
             message, the first with its line and key as the error's place.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path, "experiment")
     folder = path.absolute().parent
-    experiment, problems = _validate(_parse(text, path), folder)
-    problems += _file_problems(_parse(text, path), folder)
+    experiment, problems = _validate(parse(text, path), folder)
+    problems += _file_problems(parse(text, path), folder)
     if problems or experiment is None:
         raise _error(path, text, problems)
     return experiment
@@ -82,7 +81,7 @@ def thaw(text: str, source: str | Path = "run.toml") -> Experiment:
     Raises:
         InputError: the text is no frozen experiment.
     """
-    experiment, problems = _validate(_parse(text, source), None)
+    experiment, problems = _validate(parse(text, source), None)
     if problems or experiment is None:
         raise _error(source, text, problems)
     return experiment
@@ -136,35 +135,6 @@ def _file_problems(document: Mapping[str, Any], folder: Path) -> list[Problem]:
 
 
 # From a text to an experiment, and from faults to one message.
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(path, "there is no such experiment file", remedy="Correct the path.") from None
-    except IsADirectoryError:
-        raise InputError(path, "this is a folder", remedy="Name the experiment file (.toml) in it.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            path, f"not a text file in UTF-8 (byte {error.start})", remedy="Save it as a UTF-8 text file."
-        ) from None
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}", remedy="Correct its permissions.") from error
-
-
-def _parse(text: str, source: str | Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.fullmatch(r"(.*?) \(at (.*)\)", str(error), re.DOTALL)
-        problem, place = found.groups() if found else (str(error), "")
-        raise InputError(
-            source,
-            f"not valid TOML: {problem[:1].lower()}{problem[1:]}",
-            place=place,
-            remedy='Correct the line: a setting reads key = value, with texts and paths in "quotes".',
-        ) from None
 
 
 def _validate(document: Mapping[str, Any], folder: Path | None) -> tuple[Experiment | None, list[Problem]]:

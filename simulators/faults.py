@@ -20,7 +20,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from cartoseq.simulators.wire import ByteServer, Outbox, SimulatedDevice
 
@@ -57,13 +57,6 @@ _WHOLE: Final = {"bytes": (0, 1 << 20), "bit": (0, 1 << 20), "chunks": (1, 1 << 
 _WHEN: Final = ("at_s", "on_command", "probability")
 
 
-class Inject(Protocol):
-    """Makes a fault happen: `FaultyLine.inject` or a device's."""
-
-    def __call__(self, fault: str, now_s: float, **values: Value) -> None:
-        """Make it happen now."""
-
-
 # -------------------------------------------------------------------------------------------------------------- when
 
 
@@ -79,6 +72,7 @@ class Rule:
         probability: Of each command.
         seed: Of the dice.
         times: How often it may happen; None for any number.
+        device: The device that it is of, where several on the line know it.
     """
 
     fault: str
@@ -88,6 +82,7 @@ class Rule:
     probability: float = 0.0
     seed: int = 0
     times: int | None = 1
+    device: str = ""
     dice: random.Random = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -119,7 +114,9 @@ def with_probability(probability: float, seed: int, fault: str, *, times: int | 
 
 
 def read_script(tables: Sequence[Mapping[str, object]]) -> list[Rule]:
-    """Read rules from tables; see the module's examples. `times` limits how often a probable fault happens.
+    """Read rules from tables; see the module's examples.
+
+    `times` limits how often a probable fault happens; `device` names one of several devices on the line.
 
     Raises:
         ValueError: a table is not understood; the message begins with its number, from 1.
@@ -139,7 +136,9 @@ def _read_rule(table: object, place: str) -> Rule:
     if len(when) != 1:
         raise ValueError(f"{place}: expected one of {', '.join(_WHEN)}, found {' and '.join(when) or 'none'}")
     moment = rest.pop(when[0])
-    seed, times = rest.pop("seed", None), rest.pop("times", None)
+    seed, times, device = rest.pop("seed", None), rest.pop("times", None), rest.pop("device", "")
+    if not isinstance(device, str):
+        raise ValueError(f"{place}: device is a name, found {device!r}")
     if when[0] != "probability" and (seed is not None or times is not None):
         raise ValueError(f"{place}: seed and times belong to probability")
     if when[0] == "at_s" and not _is_number(moment, 0, math.inf):
@@ -156,12 +155,14 @@ def _read_rule(table: object, place: str) -> Rule:
     for key, value in rest.items():
         if not isinstance(value, int | float | str) or isinstance(value, bool):
             raise ValueError(f"{place}: {key} is a number or a text, found {value!r}")
-    match when[0]:
-        case "at_s":
-            return at(moment, fault, **rest)
-        case "on_command":
-            return on_nth_command(moment, fault, **rest)
-    return with_probability(moment, seed or 0, fault, times=times, **rest)
+    if when[0] == "at_s":
+        rule = at(moment, fault, **rest)
+    elif when[0] == "on_command":
+        rule = on_nth_command(moment, fault, **rest)
+    else:
+        rule = with_probability(moment, seed or 0, fault, times=times, **rest)
+    rule.device = device
+    return rule
 
 
 def _is_number(value: object, low: float, high: float) -> bool:
@@ -215,6 +216,7 @@ class FaultyLine:
         start_s: The time from which the schedule counts.
         devices: Devices on the line; the schedule's faults that are not the line's go to the one that knows them.
         command_ends: Bytes that end a command, for counting; an empty command is none.
+        answers: The line that carries the replies, where that is another one: faults of the line go to it.
 
     Raises:
         ValueError: a rule names a fault or value that neither the line nor one of the devices knows, or two do.
@@ -228,11 +230,13 @@ class FaultyLine:
         start_s: float = 0.0,
         devices: Sequence[SimulatedDevice] = (),
         command_ends: bytes = b"\r\n",
+        answers: FaultyLine | None = None,
     ) -> None:
         self.server = server
         self.faults = dict(LINK_FAULTS)
         self.devices = tuple(devices)
         self._ends = command_ends
+        self._answers = answers or self
         self._schedule = Schedule(())
         self._within_command = False
         self._out = Outbox()
@@ -320,35 +324,39 @@ class FaultyLine:
         """
         for number, rule in enumerate(rules, 1):
             try:
-                self._target(rule)
-                self._try(rule)
+                self.check(rule)
             except ValueError as error:
                 raise ValueError(f"fault {number} ({rule.fault}): {error}") from None
         self._schedule = Schedule(rules, start_s)
 
-    def _target(self, rule: Rule) -> Inject:
-        """Who makes a rule's fault happen."""
-        knowing: list[Inject] = [device.inject for device in self.devices if rule.fault in device.faults]
-        if rule.fault in LINK_FAULTS:
-            knowing.append(self.inject)
-        if len(knowing) == 1:
-            return knowing[0]
-        if knowing:
-            raise ValueError("more than one device on the line knows it; schedule it at the device")
-        known = sorted({*LINK_FAULTS, *(fault for device in self.devices for fault in device.faults)})
-        raise ValueError(f"no such fault; there are {', '.join(known)}")
+    def check(self, rule: Rule) -> None:
+        """See whether a rule's fault is known and its values fit: a schedule must not fail when it is due.
 
-    def _try(self, rule: Rule) -> None:
-        """See whether the values of a rule fit, on a copy of the device: a schedule must not fail when it is due."""
-        if rule.fault in LINK_FAULTS:
+        Raises:
+            ValueError: it is not, or they do not.
+        """
+        device = self._device(rule)
+        if device is None:
             check_link_fault(rule.fault, rule.values)
-            return
-        for device in self.devices:
-            if rule.fault in device.faults:
-                copy.deepcopy(device).inject(rule.fault, 0.0, **rule.values)
+        else:
+            copy.deepcopy(device).inject(rule.fault, 0.0, **rule.values)
+
+    def _device(self, rule: Rule) -> SimulatedDevice | None:
+        """Whose fault a rule's is; none if it is the line's."""
+        if rule.fault in LINK_FAULTS:
+            return None
+        named = [device for device in self.devices if rule.device in ("", device.name)]
+        knowing = [device for device in named if rule.fault in device.faults]
+        if len(knowing) > 1:
+            raise ValueError(f"name the device: {', '.join(device.name for device in knowing)} know it")
+        if not knowing:
+            known = sorted({*LINK_FAULTS, *(fault for device in named for fault in device.faults)})
+            raise ValueError(f"no such fault; there are {', '.join(known)}")
+        return knowing[0]
 
     def _happen(self, rule: Rule, now_s: float) -> None:
-        self._target(rule)(rule.fault, now_s, **rule.values)
+        device = self._device(rule)
+        (self._answers if device is None else device).inject(rule.fault, now_s, **rule.values)
 
     def _keep_time(self, now_s: float) -> None:
         for rule in self._schedule.due(now_s):

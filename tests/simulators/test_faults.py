@@ -195,7 +195,7 @@ def _like(rule: Rule) -> object:
         __hash__ = None  # type: ignore[assignment]
 
         def __eq__(self, other: object) -> bool:
-            kept = ("fault", "values", "at_s", "command", "probability", "seed", "times")
+            kept = ("fault", "values", "at_s", "command", "probability", "seed", "times", "device")
             return all(getattr(rule, name) == getattr(other, name) for name in kept)
 
     return Like()
@@ -216,6 +216,7 @@ def _like(rule: Rule) -> object:
         ({"fault": "drop", "probability": 0.5, "seed": 1, "times": 0}, "times is a number from 1 on"),
         ({"fault": "drop", "at_s": 1, "seed": 1}, "seed and times belong to probability"),
         ({"fault": "drop", "at_s": 1, "by_s": [1]}, "by_s is a number or a text"),
+        ({"fault": "drop", "at_s": 1, "device": 3}, "device is a name, found 3"),
         (7, "expected a table, found 7"),
     ],
 )
@@ -246,9 +247,22 @@ def test_a_schedule_is_tried_before_it_is_taken_and_disturbs_nothing(rule: Rule,
     assert line.due_s() == 5.0
 
 
-def test_a_fault_that_two_devices_know_must_be_named_at_one() -> None:
-    with pytest.raises(ValueError, match="more than one device"):
-        FaultyLine(Parrot(), devices=[Parrot(), Parrot()], schedule=[at(1, "words", word="no")])
+def test_a_fault_that_two_devices_know_needs_the_name_of_one() -> None:
+    one, two = Parrot(), Parrot()
+    two.name = "budgie"
+    with pytest.raises(ValueError, match="name the device: parrot, budgie know it"):
+        FaultyLine(Parrot(), devices=[one, two], schedule=[at(1, "words", word="no")])
+    script = read_script([{"fault": "words", "device": "budgie", "at_s": 1, "word": "no"}])
+    line = FaultyLine(Parrot(), devices=[one, two], schedule=script)
+    line.messages(1.0)
+    assert (one.word, two.word) == (b"", b"no")
+
+
+def test_where_replies_leave_by_another_line_its_messages_are_spoilt() -> None:
+    replies = FaultyLine(Parrot())
+    commands = FaultyLine(Parrot(), answers=replies, schedule=[on_nth_command(2, "drop")])
+    assert hear(commands, b"a\rb\r") == [(0, b"a\r"), (0, b"b\r")]
+    assert hear(replies, b"c\rd\r") == [(0, b"d\r")]
 
 
 @given(st.binary(min_size=1, max_size=20), st.integers(0, 1000))
