@@ -95,9 +95,9 @@ class MotionDevice(ABC):
 
     def due_s(self) -> float | None:
         """When there will next be something to send, or to happen."""
-        times = [self._out.due_s(), self.next_event_s()]
-        if math.isfinite(self._off_until_s):
-            times.append(self._off_until_s)
+        if self._off_until_s > -math.inf:
+            return self._off_until_s if math.isfinite(self._off_until_s) else None
+        times = (self._out.due_s(), self.next_event_s())
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     def messages(self, now_s: float) -> list[bytes]:

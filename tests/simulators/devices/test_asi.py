@@ -278,6 +278,7 @@ def test_no_bytes_break_it(pieces: list[bytes], has_cards: bool) -> None:
         sim.receive(piece + b"\r" * (number % 2), float(number))
         for message in sim.messages(float(number)):
             assert message.endswith(b"\r\n")
+        assert (sim.due_s() or 1e9) > number
     sim.receive(b"\rV\r", 99.0)
     assert sim.messages(99.9)[-1] == b":A Version: USB-9.2m \r\n"
 

@@ -231,6 +231,7 @@ def test_no_bytes_break_it(pieces: list[bytes], compatibility: bool) -> None:
         sim.receive(piece + b"\r", float(number))
         for message in sim.messages(float(number)):
             assert message.endswith(b"\r")
+        assert (sim.due_s() or 1e9) > number
     sim.receive(b"\rVERSION\r", 99.0)
     assert sim.messages(99.9)[-1] == b"290\r"
 

@@ -224,6 +224,17 @@ def test_a_power_cycle_loses_reference_and_settings() -> None:
     assert ask(sim, b"/1 1 get maxspeed", 11.0) == b"@01 1 OK IDLE WR 209715\r\n"
 
 
+def test_without_power_nothing_is_due() -> None:
+    sim = homed(alerts=True)
+    ask(sim, b"/1 1 move abs 64000", 10.0)
+    sim.inject("power_off", 10.1)
+    assert sim.due_s() is None
+    sim.inject("power_cycle", 10.2, off_s=1.0)
+    assert sim.due_s() == 11.2
+    assert sim.messages(11.2) == []
+    assert sim.due_s() is None
+
+
 def test_a_fault_flag_ends_a_move_and_a_disabled_driver_rejects_the_next() -> None:
     sim = homed()
     ask(sim, b"/1 1 move abs 64000", 10.0)
@@ -270,6 +281,7 @@ def test_no_bytes_break_it(pieces: list[bytes], sound: bool) -> None:
         sim.receive(b"/" + body + (b":" + checksum(body) if sound else b"") + b"\n", float(number))
         for message in sim.messages(number + 0.5):
             assert message.endswith(b"\r\n")
+        assert (sim.due_s() or 1e9) > number + 0.5
     assert ask(sim, b"\n/1 get version", 99.0).endswith(b"7.35\r\n")
 
 
