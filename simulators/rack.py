@@ -54,7 +54,10 @@ from types import NoneType, UnionType
 from typing import Any, Final
 
 from cartoseq.simulators.devices.asi import AsiSim
+from cartoseq.simulators.devices.hiseqfpga import HiseqFpgaSim
+from cartoseq.simulators.devices.mdrive import MDriveSim
 from cartoseq.simulators.devices.prior import PriorSim
+from cartoseq.simulators.devices.vix import VixSim
 from cartoseq.simulators.devices.zaber import ZaberSim
 from cartoseq.simulators.faults import LINK_FAULTS, FaultyLine, read_script
 from cartoseq.simulators.hosts import PtyHost, TcpHost
@@ -64,7 +67,10 @@ from cartoseq.simulators.wire import Bus, ByteServer, SimulatedDevice
 #: given by that device's name. A device with several ports has them as `ports`: name of the port, byte server.
 KINDS: Final[dict[str, Callable[..., SimulatedDevice]]] = {
     "asi": AsiSim,
+    "hiseq-fpga": HiseqFpgaSim,
+    "mdrive": MDriveSim,
     "prior": PriorSim,
+    "vix": VixSim,
     "zaber": ZaberSim,
 }
 
