@@ -346,11 +346,16 @@ class PtyHost:
         os.set_blocking(self._near, False)
         self.path = os.ttyname(self._far)
         if self._link is not None:
-            # A link left behind by a killed host gives way; anything else that lies there does not.
-            if self._link.is_symlink():
-                self._link.unlink()
-            self._link.symlink_to(self.path)
             self.path = str(self._link)
+            try:
+                # A link left behind by a killed host gives way; anything else that lies there does not.
+                if self._link.is_symlink():
+                    self._link.unlink()
+                self._link.symlink_to(os.ttyname(self._far))
+            except OSError:
+                os.close(self._near)
+                os.close(self._far)
+                raise
         self._line = Line(
             self.server,
             self._say,

@@ -355,6 +355,24 @@ def test_a_port_that_is_taken_is_one_message_and_closes_the_others() -> None:
     run(main)
 
 
+def test_a_link_gives_way_to_a_rack_and_a_file_does_not(tmp_path: Path) -> None:
+    link = tmp_path / "stage"
+    text = STAGE.replace("tcp = 0", f"pty = '{link}'")
+
+    async def main() -> None:
+        link.symlink_to("/dev/pts/no-such-terminal")
+        rack = build(tomllib.loads(text))
+        await rack.serve()
+        assert link.exists()
+        await rack.close()
+        link.write_text("mine")
+        with pytest.raises(RackError, match=r"stage: .* cannot be opened"):
+            await build(tomllib.loads(text)).serve()
+        assert link.read_text() == "mine"
+
+    run(main)
+
+
 def test_every_kind_can_be_made_without_settings() -> None:
     for kind in KINDS:
         device = KINDS[kind](kind)
