@@ -7,11 +7,14 @@ import contextlib
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from cartoseq.controller.toml_files import parse, read_text
-from cartoseq.controller.toml_lines import key_lines, key_name
+from cartoseq.controller.settingsfile import FileKind, Problem, parse, read_text, settings_error
 from cartoseq.simulators.rack import Rack, RackError, build
 from cartoseq.streaming.errors import InputError
+
+#: A rack file checks itself (`simulators.rack`), since that room knows no models of ours.
+RACK: Final = FileKind("rack", {})
 
 
 def load_rack(path: Path, *, start_s: float = 0.0) -> Rack:
@@ -24,7 +27,7 @@ def load_rack(path: Path, *, start_s: float = 0.0) -> Rack:
     Raises:
         InputError: the file cannot be read, or describes no sound rack; with line and key.
     """
-    text = read_text(path, "rack")
+    text = read_text(path, RACK)
     content = parse(text, path)
     try:
         return build(content, start_s=start_s)
@@ -56,7 +59,7 @@ async def _simulate(path: Path, say: Callable[[str], None]) -> None:
     try:
         await rack.serve()
     except RackError as error:
-        raise _told(path, read_text(path, "rack"), error) from None
+        raise _told(path, read_text(path, RACK), error) from None
     with contextlib.suppress(BrokenPipeError):
         width = max(len("control"), *(len(name) for name in rack.lines))
         for name, line in rack.lines.items():
@@ -71,9 +74,4 @@ async def _simulate(path: Path, say: Callable[[str], None]) -> None:
 
 def _told(path: Path, text: str, error: RackError) -> InputError:
     """Say of a fault in a rack file on which line it is."""
-    lines = key_lines(text)
-    key = error.path
-    while key and key not in lines:
-        key = key[:-1]
-    place = f"line {lines[key]}, key {key_name(error.path)}" if key else ""
-    return InputError(path, error.problem, place=place, remedy="Correct it; docs/rack.md lists what a rack may have.")
+    return settings_error(path, text, [Problem(error.path, error.problem, f"Correct it; {RACK.page} shows how.")])

@@ -60,7 +60,7 @@ def test_the_command_prints_addresses_serves_them_and_ends_cleanly(number, tmp_p
         (RACK.replace('"asi"', '"lamp"'), "rack.toml: line 3, key device[0].kind: no kind of device 'lamp'"),
         (RACK + "speed = 1\n", "rack.toml: line 16, key device[2].speed: no such key 'speed'"),
         (RACK.replace("address = 2", "address = 200"), "key device[2].settings: address is 1 to 99, found 200"),
-        ("", "rack.toml: expected at least one table [[device]]"),
+        ("", "rack.toml: key device: expected at least one table [[device]]"),
         ("=", "not valid TOML"),
     ],
 )
