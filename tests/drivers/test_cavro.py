@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cartoseq.drivers.capabilities import SyringePump
 from cartoseq.drivers.cavro import CavroPump
@@ -18,6 +20,7 @@ from cartoseq.drivers.errors import (
     DeviceFault,
     Disconnected,
     LimitError,
+    LinkError,
     NotInitialized,
     PositionError,
     ReplyTimeout,
@@ -40,7 +43,9 @@ class ScriptedPump:
     A unit of speed is a step of the position, so that 1000 steps at 500 a second take 2 s.
     """
 
-    def __init__(self, address: int = 0x31, *, oem: bool = False, reports: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, address: int = 0x31, *, oem: bool = False, kloehn: bool = False, reports: dict[str, str] | None = None
+    ) -> None:
         self.heard: list[str] = []
         self.strokes: list[str] = []
         self.reports = {"&": "P/N 12345 Rev A", "?76": "XCalibur"} | (reports or {})
@@ -59,8 +64,9 @@ class ScriptedPump:
         self.busy_for_s: float | None = None
         self.orders = 0
         self.late_s = 0.0
-        self._oem, self._address = oem, address
+        self._oem, self._kloehn, self._address = oem, kloehn, address
         self._last_sequence = 0
+        self._last_text = ""
         self._from = self._to = 0
         self._begin_s = self._end_s = 0.0
         self._told_error = 0
@@ -93,8 +99,10 @@ class ScriptedPump:
         self.orders += order
         if order and self.orders - 1 in self.deaf:
             return
-        repeated = bool(sequence & 8) and sequence & 7 == self._last_sequence & 7
-        self._last_sequence = sequence
+        marked = bool(sequence & 8)
+        # A repeat of what was heard last is only acknowledged; Cavro's tells it by its number.
+        repeated = marked and (text == self._last_text if self._kloehn else sequence & 7 == self._last_sequence & 7)
+        self._last_sequence, self._last_text = sequence, text
         at_rest = now_s >= self._end_s
         status = READY if at_rest else BUSY
         if text == "Q":
@@ -512,6 +520,40 @@ def test_a_line_that_fails_during_a_stroke_is_borne_until_its_deadline() -> None
 
     device = ScriptedPump()
     talk(use, device)
+
+
+@given(
+    st.sampled_from(["dt", "oem"]),
+    st.sampled_from(["cavro", "kloehn"]),
+    st.lists(st.sampled_from(["heard", "lost", "deaf", "garbled"]), min_size=12, max_size=12),
+    st.lists(st.sampled_from([-400, -150, 150, 400]), min_size=1, max_size=4),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_line_does_a_stroke_runs_once_or_is_told_not_to_have_begun(
+    framing: str, repeats: str, fates: list[str], volumes_ul: list[int]
+) -> None:
+    async def use(pump: CavroPump) -> None:
+        for kind, numbers in (("lost", device.lost), ("deaf", device.deaf), ("garbled", device.garbled)):
+            numbers.update(i for i, fate in enumerate(fates) if fate == kind)
+        held_ul = 0.0
+        for volume_ul in volumes_ul:
+            stroke = pump.aspirate if volume_ul > 0 else pump.dispense
+            before = len(device.strokes)
+            try:
+                await stroke(abs(volume_ul), "input", 500)
+            except LinkError as error:
+                assert "the stroke did not begin" in str(error)  # noqa: PT017
+                assert len(device.strokes) == before
+            except LimitError:
+                assert not 0 <= held_ul + volume_ul <= 1000
+                assert len(device.strokes) == before
+            else:
+                held_ul += volume_ul
+                assert len(device.strokes) == before + 1
+            assert await pump.plunger_ul() == pytest.approx(held_ul)
+
+    device = ScriptedPump(oem=framing == "oem", kloehn=repeats == "kloehn")
+    talk(use, device, framing=framing, repeats=repeats)
 
 
 # ---------------------------------------------------------------------------------------------------------------- stops
