@@ -261,6 +261,22 @@ def test_make_safe_switches_the_heater_off_and_ends_who_waits() -> None:
     talk(use, board)
 
 
+def test_make_safe_waits_for_no_other_answer() -> None:
+    async def use(device: Arm9Temperature) -> None:
+        await device.set_target_c(55)
+        board.mute_to = {"?FCTEMP:0"}
+        asking = asyncio.ensure_future(device.temperature_c())
+        await asyncio.sleep(0.1)  # its answer is awaited for 0.5 s
+        making_safe = asyncio.ensure_future(device.make_safe())
+        await asyncio.sleep(0.002)
+        assert not board.on
+        await making_safe
+        assert await asking > 30
+
+    board = ScriptedBoard()
+    talk(use, board)
+
+
 def test_the_heater_is_off_after_make_safe_at_any_moment_of_setting_a_target() -> None:
     async def use(device: Arm9Temperature) -> None:
         for delay_ms in range(0, 30, 1):

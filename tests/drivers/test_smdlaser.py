@@ -256,6 +256,23 @@ def test_make_safe_puts_the_light_out_at_any_moment_of_switching_it_on() -> None
     talk(use, device)
 
 
+def test_the_first_off_waits_for_no_reply_and_no_spacing() -> None:
+    async def use(laser: SmdLaser) -> None:
+        await laser.set_emission(True)
+        await asyncio.sleep(1)
+        device.lost = ["POWER?"]
+        asking = asyncio.ensure_future(laser.power_mw())
+        await asyncio.sleep(0.15)  # its reply is awaited for 0.3 s
+        device.heard.clear()
+        stop_s = now_s()
+        await laser.make_safe()
+        assert device.heard[0] == (pytest.approx(stop_s + 4 * 10 / 9600), "OFF")
+        assert await asking == 0
+
+    device = ScriptedLaser()
+    talk(use, device)
+
+
 def test_a_laser_that_does_not_go_off_is_told() -> None:
     async def use(laser: SmdLaser) -> None:
         await laser.set_emission(True)
