@@ -15,7 +15,7 @@ from cartoseq.analysis.trackcross import Registration, Tile
 Floats = NDArray[np.float64]
 
 #: Nuclei stand so near that over this distance (a standard deviation) they make one tissue.
-SMOOTHING_UM: Final = 30.0
+SMOOTHING_UM: Final = 20.0
 SMALLEST_UM2: Final = 10_000.0
 _LINE_HALF_WIDTH_UM: Final = 4.0
 
@@ -62,33 +62,35 @@ def tissue_mask(
         cell_um: Size of the mask's cells.
     """
     columns, rows = (int(np.ceil(length / cell_um)) for length in size_um)
-    light, count = np.zeros(rows * columns), np.zeros(rows * columns)
+    # One darkness for all: a tile full of tissue has none of its own.
+    dark = min(float(np.percentile(tile.pixels, 1)) for tile in tiles)
+    bright = max(float(np.percentile(tile.pixels, 99)) for tile in tiles)
+    light, count, seen = np.zeros(rows * columns), np.zeros(rows * columns), np.zeros(rows * columns, np.bool_)
     for tile in tiles:
         height, width = tile.pixels.shape
-        grey = tile.pixels.astype(np.float64)
-        dark, bright = np.percentile(grey, [25, 99.5])
-        grey = np.clip(grey - dark, 0.0, max(bright - dark, 1.0))
+        grey = np.clip(tile.pixels - dark, 0.0, max(bright - dark, 1.0)).ravel()
         x_um = tile.x_um + (np.arange(width) - (width - 1) / 2) * pixel_um
         y_um = tile.y_um + (np.arange(height) - (height - 1) / 2) * pixel_um
-        stage = np.stack(np.meshgrid(x_um, y_um), axis=-1).reshape(-1, 2)
-        chip = pose.to_chip(stage)
+        chip = pose.to_chip(np.stack(np.meshgrid(x_um, y_um), axis=-1).reshape(-1, 2))
         inside = (chip >= 0).all(axis=1) & (chip < np.array(size_um)).all(axis=1)
-        for axis in (0, 1):
-            inside &= _far_from(chip[:, axis], lines_um[axis])
-        cell = (chip[inside, 1] // cell_um).astype(np.intp) * columns + (chip[inside, 0] // cell_um).astype(np.intp)
-        light += np.bincount(cell, weights=grey.ravel()[inside], minlength=light.size)
-        count += np.bincount(cell, minlength=count.size)
-    seen = (count > 0).reshape(rows, columns)
+        chip, grey = chip[inside], grey[inside]
+        cell = (chip[:, 1] // cell_um).astype(np.intp) * columns + (chip[:, 0] // cell_um).astype(np.intp)
+        seen[cell] = True
+        clear = _far_from(chip[:, 0], lines_um[0]) & _far_from(chip[:, 1], lines_um[1])
+        light += np.bincount(cell[clear], weights=grey[clear], minlength=light.size)
+        count += np.bincount(cell[clear], minlength=count.size)
+    known = (count > 0).reshape(rows, columns)
+    pictured = seen.reshape(rows, columns)
     density = (light / np.maximum(count, 1)).reshape(rows, columns)
     sigma = SMOOTHING_UM / cell_um
-    weight = ndimage.gaussian_filter(seen.astype(np.float64), sigma)
+    weight = ndimage.gaussian_filter(known.astype(np.float64), sigma)
     smooth = np.where(weight > 0.05, ndimage.gaussian_filter(density, sigma) / np.maximum(weight, 0.05), 0.0)
-    mask = seen & (smooth > _half_level(smooth[seen]))
-    mask = ndimage.binary_fill_holes(ndimage.binary_closing(mask, iterations=2) | mask)
+    mask = pictured & (smooth > _half_level(smooth[pictured]))
+    mask = ndimage.binary_fill_holes(mask)
     labels, found = ndimage.label(mask)
     sizes = ndimage.sum_labels(mask, labels, np.arange(1, found + 1))
     large = np.flatnonzero(sizes * cell_um**2 >= SMALLEST_UM2) + 1
-    return TissueMask(np.isin(labels, large), seen, cell_um)
+    return TissueMask(np.isin(labels, large), pictured, cell_um)
 
 
 def _far_from(values: Floats, lines: Floats) -> NDArray[np.bool_]:

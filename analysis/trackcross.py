@@ -28,6 +28,9 @@ Floats = NDArray[np.float64]
 WIDEST_TURN_DEG: Final = 5.0
 #: A peak of the sums is a line if it stands out by so many robust standard deviations.
 LEAST_CONTRAST: Final = 8.0
+#: A registration needs so many lines that fit, and so large a share of those that should be in the pictures.
+LEAST_LINES: Final = 6
+LEAST_RECALL: Final = 0.6
 _COARSE_DEG: Final = 0.25
 _FINE_DEG: Final = 0.02
 _SMOOTHING_PX: Final = 25
@@ -174,7 +177,7 @@ def _normal(direction_deg: float, axis: int) -> tuple[float, float]:
 
 
 def _strips(pixels: Picture) -> tuple[Floats, Floats]:
-    """Medians over strips of rows, without their slow changes: what is long and thin down the strip remains.
+    """The darker part of each strip of rows, without its slow changes: what is long and thin down the strip remains.
 
     Returns:
         The strips' middles, from the picture's; and their profiles, shape (strips, columns).
@@ -182,7 +185,7 @@ def _strips(pixels: Picture) -> tuple[Floats, Floats]:
     rows = pixels.shape[0] // _STRIP_PX
     first = (pixels.shape[0] - rows * _STRIP_PX) // 2
     cut = pixels[first : first + rows * _STRIP_PX].reshape(rows, _STRIP_PX, -1)
-    profiles = np.sort(cut, axis=1)[:, _STRIP_PX // 4 : _STRIP_PX // 2].mean(axis=1)  # nuclei are above
+    profiles = np.sort(cut, axis=1)[:, _STRIP_PX // 8 : 3 * _STRIP_PX // 8].mean(axis=1)  # nuclei are above
     window = _SMOOTHING_PX
     padded = np.pad(profiles, ((0, 0), (window // 2, window // 2)), mode="edge")
     base = np.median(np.lib.stride_tricks.sliding_window_view(padded, window, axis=1), axis=2)
@@ -247,8 +250,11 @@ def register(tiles: Sequence[Tile], lines: Sequence[Lines], pixel_um: float, exp
     scale = 1.0 / math.hypot(inverse[0], inverse[1])
     off = np.concatenate([scale * np.abs(chip[axis] - _nearest(patterns[axis], chip[axis])) for axis in (0, 1)])
     good = off <= MOST_RESIDUAL_UM
-    if good.sum() < 4 or good.mean() < 0.5:
-        raise ValueError(f"only {int(good.sum())} of {off.size} lines fit the chip's pattern")
+    recall = _recall(tiles, points, inverse, patterns, pixel_um)
+    if good.sum() < LEAST_LINES or recall < LEAST_RECALL:
+        raise ValueError(
+            f"only {recall:.0%} of the lines that should be there fit the chip's pattern, {int(good.sum())} in all"
+        )
     a, b, c, d = (float(value) for value in inverse)
     norm = a * a + b * b
     return Registration(
@@ -257,7 +263,7 @@ def register(tiles: Sequence[Tile], lines: Sequence[Lines], pixel_um: float, exp
         scale,
         expected.mirrored,
         int(good.sum()),
-        _recall(tiles, points, inverse, patterns, pixel_um),
+        recall,
         float(np.sqrt(np.mean(off[good] ** 2))),
         float(off[good].max()),
     )
