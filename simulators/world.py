@@ -20,9 +20,9 @@ from cartoseq.simulators.thermal import Gains, Plate, PlateSettings
 class Event:
     """Something that will happen, unless it is cancelled."""
 
-    def __init__(self, at_s: float, action: Callable[[float], None]) -> None:
+    def __init__(self, at_s: float, action: Callable[[float], object]) -> None:
         self.at_s = at_s
-        self.action: Callable[[float], None] | None = action
+        self.action: Callable[[float], object] | None = action
 
     def cancel(self) -> None:
         """Let it not happen."""
@@ -51,7 +51,7 @@ class World:
         self._events: list[tuple[float, int, Event]] = []
         self._number = 0
 
-    def at(self, at_s: float, action: Callable[[float], None]) -> Event:
+    def at(self, at_s: float, action: Callable[[float], object]) -> Event:
         """Let something happen at a time, given that time; what is past happens at the next `advance`.
 
         Events of one time happen in the order in which they were planned.
