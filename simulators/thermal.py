@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 ZERO_C_IN_K: Final = 273.15
-STEP_S: Final = 0.05
+STEP_S: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,12 @@ class Plate:
         #: Disturbances: the share of the current that reaches the element, and what the sensor adds.
         self.drive = 1.0
         self.sensor_error_k = 0.0
+        #: The share of the sink's loss that is left: less than 1 when its fan fails.
+        self.fan = 1.0
+        #: Outside these it switches itself off, and says why in `tripped`.
+        self.plate_allowed_c = (-math.inf, math.inf)
+        self.sink_allowed_c = (-math.inf, math.inf)
+        self.tripped = ""
         #: Heat that went into the element, and that was lost to the air, since the begin.
         self.supplied_j = self.lost_j = 0.0
         #: How long the measured temperature has been within `window_k` of the target.
@@ -123,8 +129,9 @@ class Plate:
         if not on:
             self.current_a = 0.0
             self.fixed_current_a = 0.0
+        if on != self.regulated:
+            self.settled_s = 0.0
         self.regulated = on
-        self.settled_s = 0.0
 
     def set_target(self, target_c: float) -> None:
         """Set the target; the time within the window begins anew."""
@@ -149,7 +156,7 @@ class Plate:
         into_plate_w = made.seebeck_v_per_k * current_a * plate_k + joule_w / 2 + through_w
         into_sink_w = -made.seebeck_v_per_k * current_a * sink_k + joule_w / 2 - through_w
         plate_loss_w = made.plate_loss_w_per_k * (self.plate_c - self.ambient_c)
-        sink_loss_w = made.sink_loss_w_per_k * (self.sink_c - self.ambient_c)
+        sink_loss_w = made.sink_loss_w_per_k * self.fan * (self.sink_c - self.ambient_c)
         self.plate_c += STEP_S * (into_plate_w - plate_loss_w) / made.plate_j_per_k
         self.sink_c += STEP_S * (into_sink_w - sink_loss_w) / made.sink_j_per_k
         # Driven against the Seebeck voltage; what the supply gives is what arrives on both sides together.
@@ -158,6 +165,15 @@ class Plate:
         self.lost_j += STEP_S * (plate_loss_w + sink_loss_w)
         within = self.regulated and abs(self.measured_c - self.target_c) <= self.window_k
         self.settled_s = self.settled_s + STEP_S if within else 0.0
+        if not self.plate_allowed_c[0] <= self.measured_c <= self.plate_allowed_c[1]:
+            self._trip("plate")
+        elif not self.sink_allowed_c[0] <= self.sink_c <= self.sink_allowed_c[1]:
+            self._trip("sink")
+
+    def _trip(self, part: str) -> None:
+        if not self.tripped:
+            self.tripped = part
+            self.regulate(False)
 
     def _current_a(self) -> float:
         """One step of a PI regulator with a limit; the integral stands still while the limit holds."""

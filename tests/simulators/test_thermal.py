@@ -51,7 +51,7 @@ def test_at_rest_the_equations_of_a_peltier_element_hold() -> None:
     made = PlateSettings()
     plate = Plate(made)
     plate.fixed_current_a = 2.0
-    plate.advance(36000.0)
+    plate.advance(14400.0)
     # Heat into the plate equals its loss, heat into the sink equals its loss.
     plate_k, sink_k = plate.plate_c + ZERO_C_IN_K, plate.sink_c + ZERO_C_IN_K
     flow = made.element_w_per_k * (sink_k - plate_k)
@@ -120,3 +120,17 @@ def test_the_time_in_the_window_begins_anew_with_a_new_target() -> None:
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PlateSettings(**wrong)
+
+
+def test_a_part_that_gets_too_hot_switches_it_off_at_once() -> None:
+    plate = regulated(70.0)
+    plate.plate_allowed_c = (0.0, 60.0)
+    plate.advance(300.0)
+    assert plate.tripped == "plate"
+    assert not plate.regulated
+    assert plate.current_a == 0.0
+    assert plate.plate_c < 60.0
+    hot = regulated(0.0)
+    hot.fan, hot.sink_allowed_c = 0.05, (-10.0, 50.0)
+    hot.advance(3600.0)
+    assert hot.tripped == "sink"
