@@ -139,6 +139,10 @@ class Plate:
             self.settled_s = 0.0
         self.target_c = target_c
 
+    def begin(self, now_s: float) -> None:
+        """Let it begin at a time as it is, instead of at 0."""
+        self._steps = math.floor(now_s / STEP_S + 1e-9)
+
     def advance(self, now_s: float) -> None:
         """Integrate up to the last step of the grid that is not after a time."""
         last = math.floor(now_s / STEP_S + 1e-9)

@@ -3,6 +3,8 @@
 Devices act on the world and ask it; each first says what time it is (`advance`). What a device does later without being
 asked again (a valve that arrives, the next step of a pump's program) it leaves here as an event, so that all things
 happen in the order of their times, whoever looks first.
+
+The world begins when it is first looked at: a clock may show any time then.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class World:
         self.plates = dict(plates or {})
         self.optics = optics or Optics()
         self.now_s = 0.0
+        self._has_begun = False
         self._events: list[tuple[float, int, Event]] = []
         self._number = 0
 
@@ -79,6 +82,10 @@ class World:
         return seen
 
     def _flow(self, now_s: float) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            for plate in self.plates.values():
+                plate.begin(now_s)
         if now_s > self.now_s:
             self.now_s = now_s
         self.fluidics.advance(self.now_s)

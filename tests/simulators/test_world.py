@@ -55,6 +55,16 @@ def test_the_whole_bench_can_be_looked_into() -> None:
     }
 
 
+def test_it_begins_when_it_is_first_looked_at() -> None:
+    plate = Plate()
+    plate.set_target(80.0)
+    plate.regulate(True)
+    world = World(plates={"flow_cell": plate})
+    assert world.inspect(1e9)["flow_cell.plate_c"] == 22.0
+    world.advance(1e9 + 1.0)
+    assert plate.plate_c > 22.5
+
+
 def test_light_comes_up_drifts_and_is_weakened_on_its_way() -> None:
     green, red = LaserHead("green", 532.0, 100.0, swing=0.0), LaserHead("red", 660.0, 80.0, swing=0.0)
     optics = Optics([green, red], {"filter": 0.5, "objective": 0.8})
