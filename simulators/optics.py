@@ -7,7 +7,7 @@ disturbance adds. A beam path is a row of parts that each let a share through. N
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _SWING_PERIOD_S = 1800.0
 
@@ -73,6 +73,14 @@ class Optics:
                 raise ValueError(f"{name}: expected a share of 0 to 1, found {share}")
         #: The doors of the bench: every laser's safety circuit runs through them.
         self.doors_closed = True
+        #: Called when the doors open or close.
+        self.door_watchers: list[Callable[[], None]] = []
+
+    def move_doors(self, *, closed: bool) -> None:
+        """Open or close the doors; the lasers notice at once."""
+        self.doors_closed = closed
+        for notice in self.door_watchers:
+            notice()
 
     def at_sample_mw(self, now_s: float) -> dict[float, float]:
         """The power at the sample by wavelength in nm."""
