@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cartoseq.simulators.devices.disturbances import Disturbances, FaultKind
+from cartoseq.simulators.devices.scpi import is_word
 from cartoseq.simulators.wire import Outbox
 from cartoseq.simulators.world import World
 
@@ -168,7 +169,7 @@ class ObisSim:
         asks = header.endswith("?")
         words = header.rstrip("?").lstrip(":").split(":")
         for entry in self._entries:
-            if entry.asks == asks and len(words) == len(entry.keywords) and all(map(_is_word, words, entry.keywords)):
+            if entry.asks == asks and len(words) == len(entry.keywords) and all(map(_matches, words, entry.keywords)):
                 if entry.takes and not value:
                     raise _ObisError(MISSING_PARAMETER)
                 if value and not entry.takes:
@@ -382,11 +383,10 @@ class ObisSim:
         }
 
 
-def _is_word(word: str, keyword: str) -> bool:
-    """Whether a word is a keyword's short form (its capitals) or long form, with the box's number where it has one."""
-    keyword, _, number = keyword.partition("#")
-    short = "".join(letter for letter in keyword if not letter.islower())
-    return word in (short + number, keyword.upper() + number)
+def _matches(word: str, keyword: str) -> bool:
+    """Whether a word is a keyword, with the box's number after it where it has one."""
+    keyword, _, box = keyword.partition("#")
+    return word.endswith(box) and is_word(word.removesuffix(box), keyword)
 
 
 def _is_on(value: str) -> bool:
