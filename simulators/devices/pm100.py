@@ -102,16 +102,16 @@ class Pm100Sim:
         scpi.command("SENSe:CORRection:COLLect:ZERO:[INITiate]", lambda _: self._begin_zeroing())
         scpi.query("SENSe:CORRection:COLLect:ZERO:STATe", lambda _: str(int(scpi.now_s < scpi.busy_until_s)))
         scpi.query("SENSe:CORRection:COLLect:ZERO:MAGNitude", lambda _: f"{self._zero_w:.6E}")
-        scpi.command("SENSe:[POWer]:RANGe:AUTO", self._set_auto, most=1)
-        scpi.query("SENSe:[POWer]:RANGe:AUTO", lambda _: str(int(self._auto)))
-        scpi.command("SENSe:[POWer]:RANGe:[UPPer]", self._set_range, most=1)
+        scpi.command("SENSe:[POWer]:[DC]:RANGe:AUTO", self._set_auto, most=1)
+        scpi.query("SENSe:[POWer]:[DC]:RANGe:AUTO", lambda _: str(int(self._auto)))
+        scpi.command("SENSe:[POWer]:[DC]:RANGe:[UPPer]", self._set_range, most=1)
         scpi.query(
-            "SENSe:[POWer]:RANGe:[UPPer]",
+            "SENSe:[POWer]:[DC]:RANGe:[UPPer]",
             lambda values: self._limit(values, self._range_w, _RANGES_W[0], self._most_w),
             most=1,
         )
-        scpi.command("SENSe:POWer:UNIT", self._set_unit, most=1)
-        scpi.query("SENSe:POWer:UNIT", lambda _: self._unit)
+        scpi.command("SENSe:POWer:[DC]:UNIT", self._set_unit, most=1)
+        scpi.query("SENSe:POWer:[DC]:UNIT", lambda _: self._unit)
         scpi.command("SENSe:AVERage:[COUNt]", self._set_count, most=1)
         scpi.query("SENSe:AVERage:[COUNt]", lambda values: self._limit(values, self._count, 1, 3000), most=1)
         scpi.command("CONFigure:[SCALar]:[POWer]", lambda _: None)
