@@ -1,12 +1,12 @@
 """The lasers of a HiSeq 2500 (SMD) on their wire.
 
-Commands end with ``<CR>``. What sets something is not answered at all; what asks is answered with a line that ends with
-``<CR>``. A command that comes within a tenth of a second of the last one is swallowed. The doors of the instrument cut
-the light.
+Commands end with ``<CR>``. What sets something is not answered at all; what asks is answered with a line that ends
+with ``<CR><LF>``. A command that comes within a tenth of a second of the last one is swallowed. The doors of the
+instrument cut the light.
 
-Source: client code. Assumed: that a value out of range is thrown away, that a command that is not known gets no answer,
-that the light stays off after the doors were open, and that ``POWER?`` tells what is measured
-while there is light and what is set while there is none.
+Source: client code, which reads lines to ``<LF>``. Assumed: that a value out of range is thrown away, that a command
+that is not known gets no answer, that the light stays off after the doors were open, and that ``POWER?`` tells what is
+measured while there is light and what is set while there is none.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SmdLaserSim:
                 "VERSION?": self._version,
             }
             if text in answers:
-                self._out.put(now_s + _LATENCY_S, answers[text].encode() + b"\r")
+                self._out.put(now_s + _LATENCY_S, answers[text].encode() + b"\r\n")
 
     def _interlock_closed(self) -> bool:
         return self.world.optics.doors_closed and "interlock_open" not in self.disturbances

@@ -9,11 +9,13 @@ a move          nothing; with ``IFM1`` its own text and    nothing; ``GO5 = Bad 
                 with ``IFM2`` the position, once it ended
 addresses       ``/`` and a letter (RS-485), a letter      none
                 (RS-232), ``*`` for all
+their end       ``<CR>``, or as ``DEL`` says               ``<CR><LF>``
 noise           none                                       a byte before an answer may be bogus
 ==============  =========================================  =================================================
 
-Sources: VICI's manuals of the universal actuator and TN-415. Assumed: what ``IFM2`` says; that a move is thrown away
-while another is under way; that ``CP`` on the way tells the port that was passed last.
+Sources: VICI's manuals of the universal actuator and TN-415, and client code that reads an EMT's lines to ``<LF>``.
+Assumed: what ``IFM2`` says; that a move is thrown away while another is under way; that ``CP`` on the way tells the
+port that was passed last.
 """
 
 from __future__ import annotations
@@ -142,7 +144,7 @@ class ViciSim:
         self._out.put(at_s + _LATENCY_S + (_BOGUS_S if noise else 0.0), noise + text.encode() + self._end_of_line())
 
     def _end_of_line(self) -> bytes:
-        return _DELIMITERS[self._delimiter]
+        return b"\r\n" if self._emt else _DELIMITERS[self._delimiter]
 
     # -------------------------------------------------------------------------------------------------------- commands
 
@@ -215,7 +217,7 @@ class ViciSim:
             shown = self._shown(self._shown_port(now_s))
             self._say(f"Position is  = {shown}" if self._emt else self._pair("CP", shown), now_s)
         elif name == "NP" and not value:
-            self._say(self._pair("NP", f"{self._believed_ports():02d}"), now_s)
+            self._say(self._pair("NP", f"{self._believed_ports():{'' if self._emt else '02'}d}"), now_s)
         elif name == "ID" and not value:
             self._say(self._pair("ID", self._identifier or "not used"), now_s)
         elif name == "ID" and len(value) == 1:

@@ -29,16 +29,16 @@ def ask(server: ByteServer, text: str, at_s: float) -> str:
 
 def test_only_questions_are_answered() -> None:
     sim = laser()
-    assert ask(sim, "VERSION?", 0.0) == "SMD-G-1.1.2\r"
+    assert ask(sim, "VERSION?", 0.0) == "SMD-G-1.1.2\r\n"
     assert ask(sim, "POWER=50", 1.0) == ""
-    assert ask(sim, "POWER?", 2.0) == "0050mW\r"
-    assert ask(sim, "STAT?", 3.0) == "DISABLED\r"
+    assert ask(sim, "POWER?", 2.0) == "0050mW\r\n"
+    assert ask(sim, "STAT?", 3.0) == "DISABLED\r\n"
     assert ask(sim, "ON", 4.0) == ""
-    assert ask(sim, "STAT?", 5.0) == "ENABLED\r"
-    assert ask(sim, "POWER?", 6.0) == "0050mW\r"
+    assert ask(sim, "STAT?", 5.0) == "ENABLED\r\n"
+    assert ask(sim, "POWER?", 6.0) == "0050mW\r\n"
     assert sim.inspect(6.0)["power_mw"] == pytest.approx(50.0)
     assert ask(sim, "OFF", 7.0) == ""
-    assert ask(sim, "STAT?", 8.0) == "DISABLED\r"
+    assert ask(sim, "STAT?", 8.0) == "DISABLED\r\n"
     assert ask(sim, "FOO", 9.0) == ""
 
 
@@ -64,13 +64,13 @@ def test_the_doors_cut_the_light() -> None:
     sim = laser()
     ask(sim, "ON", 0.0)
     sim.world.optics.move_doors(closed=False)
-    assert ask(sim, "STAT?", 1.0) == "DISABLED\r"
+    assert ask(sim, "STAT?", 1.0) == "DISABLED\r\n"
     ask(sim, "ON", 2.0)
-    assert ask(sim, "STAT?", 3.0) == "DISABLED\r"
+    assert ask(sim, "STAT?", 3.0) == "DISABLED\r\n"
     sim.world.optics.move_doors(closed=True)
-    assert ask(sim, "STAT?", 4.0) == "DISABLED\r"
+    assert ask(sim, "STAT?", 4.0) == "DISABLED\r\n"
     ask(sim, "ON", 5.0)
-    assert ask(sim, "STAT?", 6.0) == "ENABLED\r"
+    assert ask(sim, "STAT?", 6.0) == "ENABLED\r\n"
 
 
 def test_faults() -> None:
@@ -78,7 +78,7 @@ def test_faults() -> None:
     ask(sim, "POWER=100", 0.0)
     ask(sim, "ON", 1.0)
     sim.inject("power_drift", 1.0, share_per_hour=-0.5)
-    assert ask(sim, "POWER?", 3601.0) == "0050mW\r"
+    assert ask(sim, "POWER?", 3601.0) == "0050mW\r\n"
     sim.inject("interlock_open", 3602.0)
     assert not sim.inspect(3602.0)["emitting"]
     sim.inject("dead", 3603.0)
@@ -87,7 +87,7 @@ def test_faults() -> None:
     ask(sim, "ON", 3606.0)
     assert sim.inspect(3607.0)["emitting"]
     sim.inject("power_cycle", 3608.0)
-    assert ask(sim, "STAT?", 3609.0) == "DISABLED\r"
+    assert ask(sim, "STAT?", 3609.0) == "DISABLED\r\n"
     with pytest.raises(ValueError, match="there is no laser head 'x'"):
         laser(head="x")
 

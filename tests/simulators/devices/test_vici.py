@@ -151,11 +151,11 @@ def test_a_second_move_on_the_way_is_thrown_away() -> None:
 def test_the_older_actuator_answers_in_sentences() -> None:
     sim = valve(dialect="emt")
     assert ask(sim, b"GO3\r\n", 0.0) == b""
-    assert ask(sim, b"CP\r\n", 5.0) == b"Position is  = 3\r"
-    assert ask(sim, b"NP\r", 5.0) == b"NP = 10\r"
-    assert ask(sim, b"ID\r", 5.0) == b"ID = not used\r"
-    assert ask(sim, b"GO3\r", 5.0) == b"GO3 = Bad command\r"
-    assert ask(sim, b"IFM1\r", 5.0) == b"IFM1 = Bad command\r"
+    assert ask(sim, b"CP\r\n", 5.0) == b"Position is  = 3\r\n"
+    assert ask(sim, b"NP\r", 5.0) == b"NP = 10\r\n"
+    assert ask(sim, b"ID\r", 5.0) == b"ID = not used\r\n"
+    assert ask(sim, b"GO3\r", 5.0) == b"GO3 = Bad command\r\n"
+    assert ask(sim, b"IFM1\r", 5.0) == b"IFM1 = Bad command\r\n"
     assert ask(sim, b"SB9600\rSB9600\r", 5.0) == b""
 
 
@@ -163,7 +163,7 @@ def test_a_byte_of_noise_may_precede_an_answer() -> None:
     sim = valve(dialect="emt", bogus_byte=True)
     sim.receive(b"CP\r", 1.0)
     assert sim.due_s() == pytest.approx(1.006)
-    assert sim.messages(2.0) == [b"\x00Position is  = 1\r"]
+    assert sim.messages(2.0) == [b"\x00Position is  = 1\r\n"]
 
 
 # -------------------------------------------------------------------------------------------------------------- faults
