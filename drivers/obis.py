@@ -81,7 +81,7 @@ ERROR_TEXT: Final = {
 }
 
 _REPLY_S: Final = 0.5
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.1
 _CDRH_S: Final = 5.0
 _SWITCH_S: Final = 2.0
 _LONGEST_QUEUE: Final = 32
@@ -299,6 +299,7 @@ class ObisLaser:
             if status & WARM_UP:
                 warm_s = now_s
             if now_s > min(warm_s, began_s + self._warm_up_s) + _CDRH_S + _SWITCH_S:
+                await self._tell("SOUR:AM:STAT OFF", action)  # no light may come later, when nobody expects it
                 raise DeviceFault(
                     self.name,
                     f"{status:08X}",

@@ -284,6 +284,7 @@ def test_light_that_does_not_come_is_told(states: list[tuple[float, int]], after
         with pytest.raises(DeviceFault, match=text):
             await laser.set_emission(True)
         assert now_s() - begin_s == pytest.approx(after_s, abs=0.3)
+        assert head.on_s is None
 
     shine(use, head)
 
