@@ -211,6 +211,7 @@ class Transport:
 
     async def _ask(self, command: bytes, framer: Framer, timeout_s: float, accept: Accept) -> bytes:
         """Write a command and await its reply; however else this ends, the line is in doubt."""
+        self._set_aside(framer)
         before = self._interrupts
         self._in_doubt = True
         self._write(command)
@@ -235,6 +236,15 @@ class Transport:
                     remedy="Check its power, its cable, and the address and baud rate in the instrument file.",
                     wire=self.dump(),
                 )
+
+    def _set_aside(self, framer: Framer) -> None:
+        """Hand on what has come before a command is sent: alerts, or a reply said twice; it answers nothing."""
+        try:
+            while (frame := self._take_frame(framer)) is not None:
+                if self.unasked is not None:
+                    self.unasked(frame)
+        except FramingError:
+            self._buffer = b""
 
     async def _more(self, deadline_s: float) -> bool:
         """Wait until more bytes have come, or a stop went out; return False at the deadline."""

@@ -16,7 +16,7 @@ CR = lines(b"\r")
 
 
 class Parrot:
-    """Repeats each line after `delay_s`; says nothing to `mute`, and an alert before the reply to `alert`."""
+    """Repeats each line after `delay_s`; `mute` not at all, `twice` twice, and an alert comes before `alert`."""
 
     def __init__(self, delay_s: float = 0.01) -> None:
         self.delay_s = delay_s
@@ -31,6 +31,8 @@ class Parrot:
             self.heard.append((now_s, line))
             if line == b"mute":
                 continue
+            if line == b"twice":
+                self._out.put(now_s + self.delay_s, b"twice\r")
             if line == b"alert":
                 self._out.put(now_s + self.delay_s / 2, b"!alert\r")
             self._out.put(now_s + (1.0 if line == b"late" else self.delay_s), line + b"\r")
@@ -159,6 +161,18 @@ def test_frames_that_are_no_reply_are_handed_on() -> None:
 
     talk(use, unasked=alerts.append)
     assert alerts == [b"!alert\r"]
+
+
+def test_a_reply_that_was_said_twice_is_not_taken_for_the_next_ones() -> None:
+    unasked: list[bytes] = []
+
+    async def use(transport: Transport, host: MemoryHost) -> None:
+        assert await transport.exchange(b"twice\r", CR, timeout_s=0.1) == b"twice\r"
+        await asyncio.sleep(0.001)
+        assert await transport.exchange(b"next\r", CR, timeout_s=0.1) == b"next\r"
+
+    talk(use, unasked=unasked.append)
+    assert unasked == [b"twice\r"]
 
 
 def test_a_pulled_cable_is_told_at_once_and_for_every_later_call() -> None:
