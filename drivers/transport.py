@@ -121,6 +121,11 @@ class Transport:
         """Whether the link is there."""
         return self._link is not None
 
+    @property
+    def interrupts(self) -> int:
+        """How many stops went out on this line so far, of whichever device: where a stop halts a whole controller."""
+        return self._interrupts
+
     async def open(self) -> None:
         """Open the link, or share it; what the line still holds is thrown away before the first exchange.
 
