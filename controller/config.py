@@ -10,34 +10,45 @@ is said at once, each fault with its line, its key and what to do, before anythi
 from __future__ import annotations
 
 import json
-import re
 import sys
-import tomllib
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from cartoseq.controller.experiment import (
     Chip,
     Experiment,
     Library,
-    Problem,
     RunSettings,
     foreign_keys,
     libraries_problems,
-    shown,
-    value_text,
 )
-from cartoseq.controller.toml_lines import KeyPath, key_lines, key_name
-from cartoseq.streaming.errors import InputError
+from cartoseq.controller.settingsfile import (
+    FileKind,
+    Problem,
+    parse,
+    problems_of,
+    read_text,
+    settings_error,
+    table_text,
+)
+from cartoseq.controller.toml_lines import KeyPath
 
 __all__ = ["Chip", "Experiment", "Library", "RunSettings", "experiment_schema", "freeze", "load_experiment", "thaw"]
 
-MOST_PROBLEMS_SHOWN = 20
+
+def _remedy(key: KeyPath) -> str:
+    return 'Write rows of files: reads = [["L01_1.fq.gz", "L01_2.fq.gz"]].' if "reads" in key[-2:] else ""
+
+
+FILE = FileKind(
+    name="experiment",
+    tables={"": Experiment, "chip": Chip, "library": Library, "run": RunSettings},
+    arrays=frozenset({"library"}),
+    remedy=_remedy,
+)
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -51,12 +62,12 @@ def load_experiment(path: str | Path) -> Experiment:
             message, the first with its line and key as the error's place.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path, FILE)
     folder = path.absolute().parent
-    experiment, problems = _validate(_parse(text, path), folder)
-    problems += _file_problems(_parse(text, path), folder)
+    experiment, problems = _validate(parse(text, path), folder)
+    problems += _file_problems(parse(text, path), folder)
     if problems or experiment is None:
-        raise _error(path, text, problems)
+        raise settings_error(path, text, problems)
     return experiment
 
 
@@ -66,9 +77,9 @@ def freeze(experiment: Experiment) -> str:
     for library in document["library"]:
         for key in foreign_keys(library["layer"]):
             library.pop(key, None)
-    parts = ["# The experiment of this run, every setting included.\n", _table_text("[chip]", document["chip"])]
-    parts += [_table_text("[[library]]", library) for library in document["library"]]
-    parts += [_table_text("[run]", document["run"])]
+    parts = ["# The experiment of this run, every setting included.\n", table_text("[chip]", document["chip"])]
+    parts += [table_text("[[library]]", library) for library in document["library"]]
+    parts += [table_text("[run]", document["run"])]
     return "\n".join(parts)
 
 
@@ -82,9 +93,9 @@ def thaw(text: str, source: str | Path = "run.toml") -> Experiment:
     Raises:
         InputError: the text is no frozen experiment.
     """
-    experiment, problems = _validate(_parse(text, source), None)
+    experiment, problems = _validate(parse(text, source), None)
     if problems or experiment is None:
-        raise _error(source, text, problems)
+        raise settings_error(source, text, problems)
     return experiment
 
 
@@ -135,44 +146,12 @@ def _file_problems(document: Mapping[str, Any], folder: Path) -> list[Problem]:
     return problems
 
 
-# From a text to an experiment, and from faults to one message.
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(path, "there is no such experiment file", remedy="Correct the path.") from None
-    except IsADirectoryError:
-        raise InputError(path, "this is a folder", remedy="Name the experiment file (.toml) in it.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            path, f"not a text file in UTF-8 (byte {error.start})", remedy="Save it as a UTF-8 text file."
-        ) from None
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}", remedy="Correct its permissions.") from error
-
-
-def _parse(text: str, source: str | Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.fullmatch(r"(.*?) \(at (.*)\)", str(error), re.DOTALL)
-        problem, place = found.groups() if found else (str(error), "")
-        raise InputError(
-            source,
-            f"not valid TOML: {problem[:1].lower()}{problem[1:]}",
-            place=place,
-            remedy='Correct the line: a setting reads key = value, with texts and paths in "quotes".',
-        ) from None
-
-
 def _validate(document: Mapping[str, Any], folder: Path | None) -> tuple[Experiment | None, list[Problem]]:
     context = {"folder": folder}
     try:
         return Experiment.model_validate(document, context=context), []
     except ValidationError as error:
-        problems = [problem for details in error.errors() for problem in _problems_of(details)]
+        problems = problems_of(error, FILE)
     sound: dict[int, Library] = {}
     libraries = document.get("library")
     for number, table in enumerate(libraries if isinstance(libraries, list) else []):
@@ -182,95 +161,6 @@ def _validate(document: Mapping[str, Any], folder: Path | None) -> tuple[Experim
             continue
     known = set(problems)
     return None, problems + [problem for problem in libraries_problems(sound) if problem not in known]
-
-
-def _problems_of(details: ErrorDetails) -> list[Problem]:
-    """Say a fault that pydantic found in the words of this module."""
-    key: KeyPath = tuple(details["loc"])
-    found = shown(details["input"])
-    limits: Mapping[str, Any] = details.get("ctx", {})
-    kind = details["type"]
-    if kind == "problems":
-        return [Problem(key + problem.key, problem.text, problem.remedy) for problem in limits["problems"]]
-    if kind == "too_short" and details["input"]:
-        return []  # pydantic counts the sound entries only; what is wrong with the others is said by itself
-    if kind == "extra_forbidden":
-        return [_unknown_key(key)]
-    if kind == "missing":
-        text, remedy = f"{key[-1]} is missing", f"Add {key[-1]} = ..., as docs/experiment.md shows."
-        if len(key) == 1:
-            header = "[[library]]" if key == ("library",) else f"[{key[0]}]"
-            text, remedy = f"there is no {header} table", f"Add {header}, as docs/experiment.md shows."
-    elif kind in ("model_type", "model_attributes_type", "tuple_type"):
-        text = f"expected a {'list' if kind == 'tuple_type' else 'table'}, found {found}"
-        remedy = "Write it as docs/experiment.md shows."
-        if key == ("library",):
-            remedy = "Begin each library with [[library]], in double brackets."
-        elif "reads" in key[-2:]:
-            remedy = 'Write rows of files: reads = [["L01_1.fq.gz", "L01_2.fq.gz"]].'
-        elif kind == "tuple_type":
-            remedy = f'Write it in brackets: {key[-1]} = ["..."].'
-    else:
-        expected = {
-            "string_type": "a text in quotes",
-            "string_too_short": "a text that is not empty",
-            "int_type": "a whole number",
-            "float_type": "a number",
-            "bool_type": "true or false",
-            "finite_number": "a finite number",
-            "literal_error": str(limits.get("expected", "")).replace("'", '"'),
-            "too_short": "at least one entry",
-            "greater_than": f"a number above {limits.get('gt')}",
-            "greater_than_equal": f"a number of at least {limits.get('ge')}",
-            "less_than_equal": f"a number of at most {limits.get('le')}",
-        }.get(kind, details["msg"])
-        text, remedy = f"expected {expected}, found {found}", f"Correct {key_name(key)}."
-    return [Problem(key, text, remedy)]
-
-
-def _unknown_key(key: KeyPath) -> Problem:
-    tables: dict[str, type[BaseModel]] = {"": Experiment, "chip": Chip, "library": Library, "run": RunSettings}
-    table = str(key[0]) if len(key) > 1 else ""
-    name = str(key[-1])
-    known = list(tables[table].model_fields)
-    if near := get_close_matches(name, known, n=1, cutoff=0.6):
-        remedy = f'Did you mean "{near[0]}"?'
-    elif homes := [home for home, model in tables.items() if home and name in model.model_fields]:
-        remedy = f"It belongs to {' or '.join('[[library]]' if home == 'library' else f'[{home}]' for home in homes)}."
-    else:
-        remedy = f"Known here: {', '.join(known)}."
-    return Problem(key, f"unknown key {shown(name)}", remedy)
-
-
-def _error(source: str | Path, text: str, problems: Iterable[Problem]) -> InputError:
-    """All faults as one error, in the order of the file."""
-    lines = key_lines(text)
-
-    def line(problem: Problem) -> int:
-        steps = problem.key
-        while steps and steps not in lines:
-            steps = steps[:-1]
-        return lines.get(steps, 0)
-
-    def place(problem: Problem) -> str:
-        where = f"line {line(problem)}, " if line(problem) else ""
-        return f"{where}key {key_name(problem.key)}"
-
-    first, *others = sorted(problems, key=line)
-    remedy = first.remedy
-    if others:
-        shown = others[: MOST_PROBLEMS_SHOWN - 1]
-        listed = "".join(f"\n  {place(p)}: {p.text}. {p.remedy}" for p in shown)
-        left = f"\n  ... and {len(others) - len(shown)} not shown" if len(shown) < len(others) else ""
-        remedy = f"{remedy}\nand {len(others)} more:{listed}{left}"
-    return InputError(source, first.text, place=place(first), remedy=remedy)
-
-
-# TOML out: the values of an experiment are texts, numbers, truth values and lists of them.
-
-
-def _table_text(header: str, table: Mapping[str, object]) -> str:
-    return f"{header}\n" + "".join(f"{key} = {value_text(value)}\n" for key, value in table.items())
 
 
 if __name__ == "__main__":

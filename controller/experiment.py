@@ -6,10 +6,8 @@ its faults are :class:`Problem` objects, so that the reader of the file (config.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -26,8 +24,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
+from cartoseq.controller.settingsfile import Problem, fault, faults, shown
 from cartoseq.controller.toml_lines import KeyPath, key_name
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.readstructure import ReadStructure, SegmentKind
@@ -43,40 +41,14 @@ RNA_KEYS = frozenset({"genes", "strand", "count_intronic", "trim_poly_a"})
 DNA_KEYS = frozenset({"window_bp"})
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One fault of an experiment file.
-
-    Args:
-        key: Where: ``("library", 0, "genome")``.
-        text: What was expected and what was found.
-        remedy: What to do about it: a full sentence.
-    """
-
-    key: KeyPath
-    text: str
-    remedy: str
-
-
-def _fault(text: str, remedy: str) -> PydanticCustomError:
-    """A fault of the one value that is being validated."""
-    return PydanticCustomError("problems", "{text}", {"text": text, "problems": [Problem((), text, remedy)]})
-
-
-def _faults(problems: Sequence[Problem]) -> PydanticCustomError:
-    """Faults below the table that is being validated, their keys relative to it."""
-    text = "; ".join(f"{key_name(problem.key)}: {problem.text}" for problem in problems)
-    return PydanticCustomError("problems", "{text}", {"text": text, "problems": list(problems)})
-
-
 def _path_in_folder(value: object, info: ValidationInfo) -> object:
     """Take a path as it is meant: from the folder of the experiment file, ``~`` being the home folder."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str):
-        raise _fault(f"expected the path of a file, found {shown(value)}", "Write the path in quotes.")
+        raise fault(f"expected the path of a file, found {shown(value)}", "Write the path in quotes.")
     if not value.strip():
-        raise _fault("the path is empty", "Write the path of the file, or leave the key out.")
+        raise fault("the path is empty", "Write the path of the file, or leave the key out.")
     folder = (info.context or {}).get("folder")
     path = Path(value).expanduser()
     return folder / path if folder else path
@@ -84,18 +56,18 @@ def _path_in_folder(value: object, info: ValidationInfo) -> object:
 
 def _column(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise _fault(
+        raise fault(
             f"expected a column's name or number, found {shown(value)}",
             'Write the name in quotes ("barcode") or the number, counted from 0.',
         )
     if value == "" or (isinstance(value, int) and value < 0):
-        raise _fault(f"{shown(value)} is no column", "Columns are counted from 0.")
+        raise fault(f"{shown(value)} is no column", "Columns are counted from 0.")
     return value
 
 
 def _grouped_names(value: object) -> object:
     if value is not False and value not in ("auto", *CODECS):
-        raise _fault(
+        raise fault(
             f'expected false, "auto" or a codec, found {shown(value)}',
             f'Write grouped_names = "auto" to find out the codec, or one of {", ".join(CODECS)}.',
         )
@@ -104,13 +76,13 @@ def _grouped_names(value: object) -> object:
 
 def _read_structure(value: object) -> object:
     if not isinstance(value, str):
-        raise _fault(
+        raise fault(
             f"expected a read structure, found {shown(value)}", 'Write one text for each read, such as "25C10M".'
         )
     try:
         ReadStructure.parse(value)
     except InputError as error:
-        raise _fault(
+        raise fault(
             f"{shown(value)} is no read structure: {error.problem}",
             error.remedy
             or 'Write lengths and letters, such as "25C10M": C spatial barcode, M molecular barcode, '
@@ -121,7 +93,7 @@ def _read_structure(value: object) -> object:
 
 def _adapter(value: object) -> object:
     if not isinstance(value, str) or not re.fullmatch(r"[ACGT]{8,}", value):
-        raise _fault(
+        raise fault(
             f"{shown(value)} is no adapter sequence", "Write at least eight of the capital letters A, C, G and T."
         )
     return value
@@ -172,7 +144,7 @@ class Chip(_Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if problems := _chip_problems(self):
-            raise _faults(problems)
+            raise faults(problems)
         return self
 
 
@@ -231,7 +203,7 @@ class Library(_Table):
     @classmethod
     def _safe_as_file_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-            raise _fault(
+            raise fault(
                 f"{shown(name)} cannot be part of a file name",
                 "Begin with a letter or a digit and use letters, digits, '.', '_' and '-' only, at most 64 of them.",
             )
@@ -240,7 +212,7 @@ class Library(_Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if problems := [*_structure_problems(self), *_layer_problems(self)]:
-            raise _faults(problems)
+            raise faults(problems)
         return self
 
 
@@ -277,7 +249,7 @@ class Experiment(_Table):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if problems := libraries_problems(dict(enumerate(self.library))):
-            raise _faults(problems)
+            raise faults(problems)
         return self
 
 
@@ -432,26 +404,5 @@ def _bases(structures: Iterable[ReadStructure], kind: SegmentKind) -> int:
     return sum(s.length or 0 for structure in structures for s in structure.segments if s.kind is kind)
 
 
-def shown(value: object) -> str:
-    """A value as it stands in the file, short."""
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list | tuple):
-        return "a list" if value else "an empty list"
-    text = value_text(value) if isinstance(value, str | bool | int | float) else str(value)
-    return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
-
-
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def value_text(value: object) -> str:
-    """Write a value as TOML: a text, a number, a truth value, or a list of such."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{', '.join(map(value_text, value))}]"
-    if isinstance(value, str):  # JSON's escapes are TOML's, which wants DEL escaped too
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)

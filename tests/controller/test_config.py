@@ -24,7 +24,8 @@ from cartoseq.controller.config import (
     load_experiment,
     thaw,
 )
-from cartoseq.controller.experiment import CODECS, value_text
+from cartoseq.controller.experiment import CODECS
+from cartoseq.controller.settingsfile import value_text
 from cartoseq.drivers.basecalls import groupednames
 from cartoseq.streaming.errors import InputError
 

@@ -1,0 +1,690 @@
+"""The run engine: does a plan on a bench of devices, one action after the other, and is never at a loss.
+
+States::
+
+    idle -> preparing -> running <-> paused -> stopping | aborting -> ended (with a reason)
+
+A *pause* is deferred to the next checkpoint, or taken now: an action that may be done again is broken off and done anew
+later; a stroke of the pump is let finish, since a plunger that was stopped must be initialised; an incubation goes on
+in its own time, and what it lasted too long is noted. A *stop* ends the run as soon as the stroke under way is done. An
+*abort* breaks off everything at once. All endings bring every device into its safe state, each within its deadline.
+
+Every event is in the journal, durable, before what follows it happens. So an engine that was killed finds by the
+journal, and by asking the devices, what was done; see `resume`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from cartoseq.controller.actions import (
+    AskOperator,
+    Draw,
+    Emission,
+    Focus,
+    Image,
+    Incubation,
+    PausePoint,
+    Push,
+    RegulationOff,
+    SelectReagent,
+    Settle,
+    Stable,
+    Target,
+)
+from cartoseq.controller.bench import SAFE_DEADLINE_S, Bench
+from cartoseq.controller.ledger import Ledger
+from cartoseq.controller.plan import Plan, PlannedStep
+from cartoseq.controller.runjournal import RunJournal
+from cartoseq.drivers.errors import (
+    DeviceError,
+    InterlockOpen,
+    LimitError,
+    LinkError,
+    OverTemperature,
+)
+from cartoseq.streaming.errors import RunError
+
+#: Plunger readings may be off by a step or so.
+VOLUME_TOLERANCE_UL: Final = 0.5
+_REST_POLL_S: Final = 0.1
+_REST_LIMIT_S: Final = 600.0
+
+
+class State(enum.Enum):
+    """What the engine is at."""
+
+    IDLE = "idle"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    ABORTING = "aborting"
+    ENDED = "ended"
+
+
+class EndReason(enum.Enum):
+    """Why a run ended."""
+
+    COMPLETED = "completed"
+    STOPPED_BY_USER = "stopped_by_user"
+    ABORTED_BY_USER = "aborted_by_user"
+    DEVICE_FAULT = "device_fault"
+    INTERLOCK = "interlock"
+    TEMPERATURE_OUT_OF_RANGE = "temperature_out_of_range"
+    DISK_FULL = "disk_full"
+    DATA_PATH_STALLED = "data_path_stalled"
+    CONTROLLER_ERROR = "controller_error"
+
+
+class Imager(Protocol):
+    """What finds the focus and takes the tiles (`controller.imaging`)."""
+
+    async def focus(self, action: Focus) -> dict[str, Any]:
+        """Find the focus; return what the journal shall say of it."""
+
+    async def image(self, action: Image) -> dict[str, Any]:
+        """Take the tiles; return what the journal shall say of them."""
+
+
+@dataclass(frozen=True)
+class Suspender:
+    """Something that must be so for the run to go on.
+
+    Attributes:
+        name: What it is called: "temperature", "interlock", "disk", "backlog".
+        check: Returns what is wrong, or an empty text.
+        every_s: How often it is asked.
+        abort: Whether what is wrong ends the run; otherwise it holds it until it is right again.
+        reason: How the run then ends.
+        settle_s: For how long it must be right again before the run goes on.
+    """
+
+    name: str
+    check: Callable[[], Awaitable[str]]
+    every_s: float = 1.0
+    abort: bool = False
+    reason: EndReason = EndReason.DEVICE_FAULT
+    settle_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a person is told of the engine.
+
+    Attributes:
+        state: Its state.
+        step: The number of the action under way, 0 before the first.
+        steps: How many there are.
+        doing: What it does, or waits for.
+        place: Where in the recipe.
+        holds: Why it does not go on, by who holds it.
+        elapsed_s: Since the run's start, by the plan's clock.
+        left_s: Until the end, by the plan.
+        reason: Why it ended, or empty.
+    """
+
+    state: State
+    step: int
+    steps: int
+    doing: str
+    place: str
+    holds: dict[str, str]
+    elapsed_s: float
+    left_s: float
+    reason: str
+
+
+class _Ended(Exception):  # noqa: N818
+    """The run is over; not an error by itself."""
+
+    def __init__(self, reason: EndReason, text: str = "") -> None:
+        self.reason = reason
+        self.text = text
+        super().__init__(reason.value, text)
+
+
+class Engine:
+    """One run.
+
+    Args:
+        plan: What to do.
+        bench: With what, opened.
+        journal: Where it is noted.
+        imager: Takes pictures, where the plan has any.
+        suspenders: What must be so for the run to go on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        bench: Bench,
+        journal: RunJournal,
+        *,
+        imager: Imager | None = None,
+        suspenders: tuple[Suspender, ...] = (),
+    ) -> None:
+        self.plan = plan
+        self.bench = bench
+        self.journal = journal
+        self.imager = imager
+        self.suspenders = suspenders
+        self.state = State.IDLE
+        self.reason: EndReason | None = None
+        self.message = ""
+        self.ledger = Ledger.of(journal.events)
+        self._current: PlannedStep | None = None
+        self._action: asyncio.Task[None] | None = None
+        self._holds: dict[str, str] = {}
+        self._deferred = False
+        self._ending: _Ended | None = None
+        self._changed = asyncio.Event()
+        self._emitting: dict[str, float] = {}
+        self._resumed: _Open | None = None
+        self._pump_in_doubt = False
+        self._safing: asyncio.Task[dict[str, str]] | None = None
+
+    # ------------------------------------------------------------------------------------------------------- commands
+
+    def pause(self, *, now: bool = False) -> None:
+        """Hold the run: at the next checkpoint, or now. Twice is as good as once."""
+        if self.state in (State.STOPPING, State.ABORTING, State.ENDED):
+            return
+        if now:
+            self._hold("operator", "paused by the operator")
+        elif "operator" not in self._holds and not self._deferred:
+            self._deferred = True
+            self.journal.note("pause asked for", when="at the next checkpoint")
+
+    def resume(self) -> None:
+        """Go on, as far as the operator and faults hold the run; what a suspender holds goes on by itself."""
+        self._deferred = False
+        for name in ("operator", "fault"):
+            self._release(name)
+
+    def stop(self) -> None:
+        """End the run once the stroke under way is done."""
+        self._end(_Ended(EndReason.STOPPED_BY_USER, "stopped by the operator"), at_once=False)
+
+    def abort(self) -> None:
+        """End the run at once; also the emergency stop."""
+        self._end(_Ended(EndReason.ABORTED_BY_USER, "aborted by the operator"), at_once=True)
+
+    @property
+    def status(self) -> Status:
+        """What a person is told."""
+        step, steps = self._current, self.plan.steps
+        doing = str(step.action) if step is not None else self.state.value
+        if self._holds:
+            doing = "; ".join(self._holds.values())
+        elapsed_s = step.start_s if step is not None else 0.0
+        return Status(
+            self.state,
+            step.number if step is not None else 0,
+            len(steps),
+            doing if self.reason is None else self.message or self.reason.value,
+            step.place if step is not None else "",
+            dict(self._holds),
+            elapsed_s,
+            max(0.0, self.plan.duration_s - elapsed_s) if self.reason is None else 0.0,
+            self.reason.value if self.reason is not None else "",
+        )
+
+    # ------------------------------------------------------------------------------------------------------------ run
+
+    async def run(self) -> EndReason:
+        """Do the plan, from its start or, where the journal tells of a part of it, from there.
+
+        Returns:
+            Why it ended. Whatever happens, every device has been asked to be safe.
+        """
+        if self.state is not State.IDLE:
+            raise RunError("this run has been started already")
+        watchers: list[asyncio.Task[None]] = []
+        ended = _Ended(EndReason.CONTROLLER_ERROR)
+        try:
+            self._enter(State.PREPARING)
+            first = await self._take_up()
+            watchers = [asyncio.create_task(self._watch(suspender)) for suspender in self.suspenders]
+            if self._ending is None:
+                self._enter(State.RUNNING)
+            for step in self.plan.steps[first:]:
+                await self._step(step)
+            ended = _Ended(EndReason.COMPLETED)
+        except _Ended as end:
+            ended = end
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            ended = _Ended(EndReason.DISK_FULL if full else EndReason.CONTROLLER_ERROR, str(error))
+        except Exception as error:
+            ended = _Ended(EndReason.CONTROLLER_ERROR, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await self._close_down(ended)
+        return ended.reason
+
+    async def _close_down(self, ended: _Ended) -> None:
+        if self.state not in (State.STOPPING, State.ABORTING):
+            self.state = State.STOPPING
+        if self._safing is not None:
+            await asyncio.wait([self._safing])
+        failures = await self.bench.make_safe()
+        self.reason, self.message = ended.reason, ended.text
+        self.state = State.ENDED
+        self._holds.clear()
+        self._try_to_note("safe", failures=failures)
+        self._try_to_note("ended", reason=ended.reason.value, why=ended.text)
+        self._changed.set()
+
+    def _try_to_note(self, event: str, **facts: object) -> None:
+        # A journal that the disk does not take must not keep the devices from being made safe.
+        try:
+            self.journal.note(event, **facts)
+        except OSError as error:
+            self.message = f"{self.message} (the journal could not be written: {error.strerror})".strip()
+
+    async def _step(self, step: PlannedStep) -> None:
+        self._current = step
+        if isinstance(step.action, PausePoint) and self._deferred:
+            self._deferred = False
+            self._hold("operator", f"paused by the operator at checkpoint {step.action.label}")
+        tries = step.tries if step.action.step_class == "idempotent" else 1
+        while True:
+            await self._clear_to_go()
+            self.journal.note("step", step=step.number, action=str(step.action), place=step.place)
+            self._action = asyncio.create_task(self._perform(step))
+            try:
+                await self._action
+            except asyncio.CancelledError:
+                if not self._broken_off():
+                    raise
+                self.journal.note("broken off", step=step.number)
+                continue
+            except DeviceError as error:
+                tries -= 1
+                if self._ending is not None:
+                    continue  # a stroke or move that the ending itself stopped
+                self._note_fault(step, error)
+                if isinstance(error, LinkError) and tries > 0:
+                    continue
+                if isinstance(error, LimitError) or step.on_fault == "abort":
+                    raise _Ended(_reason_of(error), str(error)) from error
+                self._hold("fault", str(error))
+                continue
+            finally:
+                self._action = None
+            if self._ending is not None:
+                raise self._ending
+            self.journal.note("done", step=step.number)
+            return
+
+    def _broken_off(self) -> bool:
+        """Whether the action was cancelled by a command and not by who runs the engine."""
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling() and (self._ending is not None or bool(self._holds))
+
+    def _note_fault(self, step: PlannedStep, error: DeviceError) -> None:
+        self.journal.note(
+            "fault",
+            step=step.number,
+            device=error.device,
+            kind=type(error).__name__,
+            problem=error.problem,
+            wire=error.wire.splitlines()[-8:],
+        )
+
+    async def _clear_to_go(self) -> None:
+        """Return when nothing holds the run; raise when it is to end."""
+        held = False
+        while self._holds and self._ending is None:
+            if not held:
+                held = True
+                self._enter(State.PAUSED, why=list(self._holds.values()))
+                await self._lights_out()
+            self._changed.clear()
+            await self._changed.wait()
+        if self._ending is not None:
+            raise self._ending
+        if held:
+            await self._lights_on()
+            self._enter(State.RUNNING)
+
+    async def _lights_out(self) -> None:
+        for name in self._emitting:
+            try:
+                await self.bench.lasers[name].set_emission(False)
+            except DeviceError as error:
+                raise _Ended(_reason_of(error), str(error)) from error
+
+    async def _lights_on(self) -> None:
+        for name, power_mw in self._emitting.items():
+            try:
+                await self.bench.lasers[name].set_power_mw(power_mw)
+                await self.bench.lasers[name].set_emission(True)
+            except DeviceError as error:
+                raise _Ended(_reason_of(error), str(error)) from error
+
+    # -------------------------------------------------------------------------------------------------------- actions
+
+    async def _perform(self, step: PlannedStep) -> None:
+        bench = self.bench
+        match step.action:
+            case SelectReagent(port=port):
+                assert bench.valve is not None
+                await bench.valve.select(port)
+            case Draw() | Push():
+                await self._stroke(step, step.action)
+            case Settle(duration_s=duration_s):
+                await asyncio.sleep(duration_s)
+            case Incubation():
+                await self._incubate(step, step.action)
+            case Target(temperature_c=target_c):
+                assert bench.temperature is not None
+                await bench.temperature.set_target_c(target_c)
+            case Stable(tolerance_c=tolerance_c, dwell_s=dwell_s, timeout_s=timeout_s):
+                assert bench.temperature is not None
+                await bench.temperature.wait_stable(tolerance_c, dwell_s, timeout_s)
+            case RegulationOff():
+                assert bench.temperature is not None
+                await bench.temperature.disable()
+            case Emission():
+                await self._emit(step.action)
+            case Focus():
+                assert self.imager is not None
+                self.journal.note("focused", step=step.number, **await self.imager.focus(step.action))
+            case Image():
+                assert self.imager is not None
+                self.journal.note("imaged", step=step.number, **await self.imager.image(step.action))
+            case AskOperator(message=message):
+                self._hold("operator", message)
+                await self._wait_released("operator")
+            case PausePoint():
+                pass
+
+    async def _emit(self, action: Emission) -> None:
+        laser = self.bench.lasers[action.device]
+        if action.on:
+            await laser.set_power_mw(action.power_mw)
+            await laser.set_emission(True)
+            self._emitting[action.device] = action.power_mw
+        else:
+            self._emitting.pop(action.device, None)
+            await laser.set_emission(False)
+
+    async def _wait_released(self, name: str) -> None:
+        self._enter(State.PAUSED, why=list(self._holds.values()))
+        while name in self._holds and self._ending is None:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._ending is None and not self._holds:
+            self._enter(State.RUNNING)
+
+    async def _incubate(self, step: PlannedStep, action: Incubation) -> None:
+        loop = asyncio.get_running_loop()
+        already_s = self._resumed.waited_s if self._resumed is not None and self._resumed.step == step.number else 0.0
+        begin_s = loop.time() - already_s
+        await asyncio.sleep(max(0.0, action.duration_s - already_s))
+        if self._holds:
+            self._enter(State.PAUSED, why=list(self._holds.values()))
+            while self._holds and self._ending is None:
+                self._changed.clear()
+                await self._changed.wait()
+            if self._ending is None:
+                self._enter(State.RUNNING)
+        lasted_s = loop.time() - begin_s
+        if lasted_s > action.most_s:
+            self.journal.note("overrun", step=step.number, planned_s=action.duration_s, lasted_s=round(lasted_s, 1))
+
+    # ---------------------------------------------------------------------------------------------------------- fluid
+
+    async def _stroke(self, step: PlannedStep, action: Draw | Push) -> None:
+        """One stroke of the pump, or what is left of it; what it delivered is in the ledger whatever happens."""
+        pump = self.bench.pump
+        assert pump is not None
+        way = "draw" if isinstance(action, Draw) else action.to
+        done_ul = self._delivered_of(step.number)
+        if self._pump_in_doubt:
+            await self._initialize_pump("its last stroke failed")
+        left_ul = action.volume_ul - done_ul
+        if way != "draw":
+            # After a fault, what the pump held went to waste with its initialisation.
+            left_ul = min(left_ul, self.ledger.held_ul)
+        if left_ul <= VOLUME_TOLERANCE_UL:
+            return
+        from_ul = await pump.plunger_ul()
+        self.journal.note("stroke", step=step.number, way=way, from_ul=round(from_ul, 3), volume_ul=round(left_ul, 3))
+        port = self.bench.waste_port if way == "waste" else self.bench.flow_cell_port
+        stroke = pump.aspirate if way == "draw" else pump.dispense
+        try:
+            await stroke(left_ul, port, action.flow_ul_per_s)
+        except BaseException:
+            # Broken off or failed: once at rest, the plunger tells how far it came, if it can be asked.
+            self._pump_in_doubt = True
+            delivered_ul = await self._moved_ul(from_ul, left_ul)
+            self._try_to_deliver(step, way, action, delivered_ul)
+            raise
+        self._deliver(step, way, action, left_ul)
+
+    async def _moved_ul(self, from_ul: float, most_ul: float) -> float:
+        pump = self.bench.pump
+        assert pump is not None
+        try:
+            async with asyncio.timeout(SAFE_DEADLINE_S):
+                await pump.stop()
+                moved_ul = abs(await pump.plunger_ul() - from_ul)
+        except (DeviceError, TimeoutError, asyncio.CancelledError):
+            return 0.0
+        return min(most_ul, moved_ul)
+
+    def _deliver(self, step: PlannedStep, way: str, action: Draw | Push, volume_ul: float) -> None:
+        reagent = action.reagent if isinstance(action, Draw) else ""
+        self.ledger.add(way, volume_ul, reagent)
+        self.journal.note("delivered", step=step.number, way=way, reagent=reagent, volume_ul=round(volume_ul, 3))
+
+    def _try_to_deliver(self, step: PlannedStep, way: str, action: Draw | Push, volume_ul: float) -> None:
+        try:
+            self._deliver(step, way, action, volume_ul)
+        except OSError as error:
+            self.message = f"the ledger could not be written: {error.strerror}"
+
+    def _delivered_of(self, number: int) -> float:
+        return float(
+            sum(
+                event["volume_ul"]
+                for event in self.journal.events
+                if event["event"] == "delivered" and event.get("step") == number
+            )
+        )
+
+    # -------------------------------------------------------------------------------------------------- holds and ends
+
+    def _hold(self, name: str, why: str) -> None:
+        if self._ending is not None or self._holds.get(name) == why:
+            return
+        self._holds[name] = why
+        self._changed.set()
+        if self._action is not None and self._current is not None:
+            held_now = self._current.action.step_class == "idempotent" and name != "fault"
+            if held_now and not isinstance(self._current.action, AskOperator):
+                self._action.cancel()
+
+    def _release(self, name: str) -> None:
+        if self._holds.pop(name, None) is not None:
+            self._changed.set()
+
+    def _end(self, ending: _Ended, *, at_once: bool) -> None:
+        """Take the first order to end; an abort overrides a stop that is still under way."""
+        if self.state is State.ENDED or (self._ending is not None and not at_once):
+            return
+        first = self._ending is None
+        self._ending = ending if first or at_once else self._ending
+        self._enter(State.ABORTING if at_once else State.STOPPING, why=[ending.text])
+        self._changed.set()
+        if at_once:
+            # Lights and motion first; what is known of a stroke that is broken off is found out meanwhile.
+            self._safing = asyncio.ensure_future(self.bench.make_safe())
+        stroke = self._current is not None and self._current.action.step_class == "consuming"
+        if self._action is not None and (at_once or not stroke):
+            self._action.cancel()
+
+    def _enter(self, state: State, **facts: object) -> None:
+        if state is not self.state:
+            self.state = state
+            self.journal.note("state", state=state.value, **facts)
+
+    async def _watch(self, suspender: Suspender) -> None:
+        try:
+            await self._ask_on(suspender)
+        except OSError as error:
+            self._ending = _Ended(EndReason.DISK_FULL, f"the journal cannot be written: {error.strerror}")
+            self._changed.set()
+
+    async def _ask_on(self, suspender: Suspender) -> None:
+        """Ask a suspender for ever; two lost answers in a row are a lost device."""
+        fine_since_s: float | None = 0.0
+        lost = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(suspender.every_s)
+            try:
+                wrong = await suspender.check()
+                lost = 0
+            except DeviceError as error:
+                lost += 1
+                wrong = str(error) if lost > 1 or not isinstance(error, LinkError) else ""
+            if wrong and suspender.abort:
+                self.journal.note("suspender", name=suspender.name, why=wrong)
+                self._end(_Ended(suspender.reason, wrong), at_once=True)
+                return
+            if wrong:
+                if suspender.name not in self._holds:
+                    self.journal.note("suspender", name=suspender.name, why=wrong)
+                    self._hold(suspender.name, wrong)
+                fine_since_s = None
+            elif suspender.name in self._holds:
+                fine_since_s = loop.time() if fine_since_s is None else fine_since_s
+                if loop.time() - fine_since_s >= suspender.settle_s:
+                    self.journal.note("suspender", name=suspender.name, why="")
+                    self._release(suspender.name)
+
+    # ------------------------------------------------------------------------------------------------ after a crash
+
+    async def _take_up(self) -> int:
+        """Find where the journal left off and what is true of the devices; return how many steps are done."""
+        events = self.journal.events
+        steps_begun = [event for event in events if event["event"] == "step"]
+        if not steps_begun:
+            self.journal.note("started", recipe=self.plan.name, steps=len(self.plan.steps))
+            if self.bench.pump is not None:
+                await self._initialize_pump("before the first step")
+            return 0
+        done = [event["step"] for event in events if event["event"] == "done"]
+        first = max(done, default=0)
+        self.journal.note("taken up", done=first)
+        opened = _open_step(events, first + 1, self.journal.now_s)
+        self._resumed = opened
+        if opened is not None and opened.stroke is not None:
+            await self._settle_stroke(self.plan.steps[first], opened.stroke)
+        elif self.bench.pump is not None:
+            await self._pump_in_step()
+        await self._restore(first)
+        return first
+
+    async def _settle_stroke(self, step: PlannedStep, stroke: dict[str, Any]) -> None:
+        """A stroke was under way when the engine died; the pump may have finished it. Ask it."""
+        pump = self.bench.pump
+        assert pump is not None
+        assert isinstance(step.action, Draw | Push)
+        plunger_ul = await self._plunger_at_rest()
+        moved_ul = min(float(stroke["volume_ul"]), abs(plunger_ul - float(stroke["from_ul"])))
+        self._deliver(step, stroke["way"], step.action, moved_ul)
+        left_ul = float(stroke["volume_ul"]) - moved_ul
+        if left_ul > VOLUME_TOLERANCE_UL:
+            self._hold(
+                "operator",
+                f"a stroke was cut short: {moved_ul:.1f} of {float(stroke['volume_ul']):.1f} ul were moved; "
+                f"resume moves the other {left_ul:.1f} ul",
+            )
+
+    async def _plunger_at_rest(self) -> float:
+        """Where the plunger is, once it does not move any more."""
+        pump = self.bench.pump
+        assert pump is not None
+        loop = asyncio.get_running_loop()
+        limit_s = loop.time() + _REST_LIMIT_S
+        before = await pump.plunger_ul()
+        while True:
+            await asyncio.sleep(_REST_POLL_S)
+            now = await pump.plunger_ul()
+            if now == before or loop.time() > limit_s:
+                return now
+            before = now
+
+    async def _pump_in_step(self) -> None:
+        """Hold that the syringe holds what the ledger says; a pump that was switched off must be initialised."""
+        plunger_ul = await self._plunger_at_rest()
+        if abs(plunger_ul - self.ledger.held_ul) > VOLUME_TOLERANCE_UL:
+            await self._initialize_pump(f"it holds {plunger_ul:.1f} ul, not {self.ledger.held_ul:.1f}")
+
+    async def _initialize_pump(self, why: str) -> None:
+        assert self.bench.pump is not None
+        self.journal.note("initialize", device=self.bench.pump.name, why=why)
+        await self.bench.pump.initialize()
+        self._pump_in_doubt = False
+        if self.ledger.held_ul > 0:
+            held_ul = self.ledger.held_ul
+            self.ledger.add("waste", held_ul)
+            self.journal.note("delivered", step=0, way="waste", reagent="", volume_ul=round(held_ul, 3))
+
+    async def _restore(self, done: int) -> None:
+        """Bring valve, temperature and lights to where the steps that are done left them."""
+        bench = self.bench
+        last: dict[type, PlannedStep] = {}
+        for step in self.plan.steps[:done]:
+            kind = Target if isinstance(step.action, RegulationOff) else type(step.action)
+            last[kind] = step
+            if isinstance(step.action, Emission):
+                if step.action.on:
+                    self._emitting[step.action.device] = step.action.power_mw
+                else:
+                    self._emitting.pop(step.action.device, None)
+        if (valve := last.get(SelectReagent)) is not None and bench.valve is not None:
+            await bench.valve.select(valve.action.port)  # type: ignore[union-attr]
+        if (target := last.get(Target)) is not None and isinstance(target.action, Target):
+            assert bench.temperature is not None
+            await bench.temperature.set_target_c(target.action.temperature_c)
+        await self._lights_on()
+
+
+@dataclass(frozen=True)
+class _Open:
+    """The step that was under way when the engine died."""
+
+    step: int
+    stroke: dict[str, Any] | None
+    waited_s: float
+
+
+def _open_step(events: list[dict[str, Any]], number: int, now_s: float) -> _Open | None:
+    """What the journal says of a step that was begun and not done."""
+    begun = [event for event in events if event["event"] == "step" and event["step"] == number]
+    if not begun:
+        return None
+    strokes = [e for e in events if e["event"] in ("stroke", "delivered") and e.get("step") == number]
+    stroke = strokes[-1] if strokes and strokes[-1]["event"] == "stroke" else None
+    return _Open(number, stroke, max(0.0, now_s - float(begun[-1]["time_s"])))
+
+
+def _reason_of(error: DeviceError) -> EndReason:
+    if isinstance(error, InterlockOpen):
+        return EndReason.INTERLOCK
+    if isinstance(error, OverTemperature):
+        return EndReason.TEMPERATURE_OUT_OF_RANGE
+    return EndReason.DEVICE_FAULT
