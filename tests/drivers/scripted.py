@@ -35,8 +35,12 @@ class Scripted:
             command, self._buffer = self._buffer.split(self._terminator, 1)
             self.heard.append((now_s, command))
             reply = self.answer(command, now_s)
-            if reply is not None:
+            if reply:
                 self._out.put(now_s + self._delay_s, reply)
+
+    def say(self, message: bytes, now_s: float) -> None:
+        """Say something at a time, asked or not; the line must `look`."""
+        self._out.put(now_s, message)
 
     def due_s(self) -> float | None:
         return self._out.due_s()
