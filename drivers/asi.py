@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import DeviceFault, LinkError, Stopped
 from cartoseq.drivers.motion import (
+    SEARCH_POLL_S,
     Motion,
     await_rest,
     begin,
@@ -333,7 +334,11 @@ class _AsiAxes:
         # From anywhere, and the travel between the switches is longer than between the limits.
         span_um = {axis: 2 * (limits.high - limits.low) for axis, limits in self.limits_um.items()}
         await await_rest(
-            controller.name, controller.is_moving, controller.halt, self._expected_s(span_um), may_end_early=True
+            controller.name,
+            controller.is_moving,
+            controller.halt,
+            self._expected_s(span_um),
+            poll_from_start_s=SEARCH_POLL_S,
         )
         self._hold_not_halted(halts)
         if self._home_um is not None:

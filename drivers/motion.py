@@ -33,7 +33,8 @@ SLACK: Final = 1.5
 MARGIN_S: Final = 2.0
 #: How often a device is asked whether it is at rest.
 POLL_S: Final = 0.02
-_SEARCH_POLL_S: Final = 0.1
+#: The same while it searches a switch.
+SEARCH_POLL_S: Final = 0.1
 _SLEPT_THROUGH: Final = 0.8
 _STOP_AGAIN_S: Final = 0.5
 _TRIES: Final = 3
@@ -177,7 +178,7 @@ async def await_rest(
     halt: Callable[[], None],
     expected_s: float,
     *,
-    may_end_early: bool = False,
+    poll_from_start_s: float = 0.0,
 ) -> None:
     """Return when a move has ended by the device's own word.
 
@@ -186,7 +187,8 @@ async def await_rest(
         is_moving: Asks it.
         halt: Stops it, once the move has taken too long.
         expected_s: How long the move takes by its distance, speed and acceleration.
-        may_end_early: Whether it may take much less (a search for a switch): then it is asked from the start.
+        poll_from_start_s: Ask from the start, so often, since it may take much less (a search for a switch). At 0 most
+            of the expected time is slept through.
 
     Raises:
         DeviceFault: it moves for too long; it was told to stop.
@@ -194,7 +196,7 @@ async def await_rest(
     loop = asyncio.get_running_loop()
     begun_s = loop.time()
     deadline_s = begun_s + SLACK * expected_s + MARGIN_S
-    if not may_end_early:
+    if not poll_from_start_s:
         await asyncio.sleep(_SLEPT_THROUGH * expected_s)
     while await is_moving():
         if loop.time() >= deadline_s:
@@ -205,7 +207,7 @@ async def await_rest(
                 f"still moving {loop.time() - begun_s:.3g} s after the start of a move that takes {expected_s:.3g} s",
                 remedy="It was told to stop. Check its speed in the instrument file, and the mechanics.",
             )
-        await asyncio.sleep(_SEARCH_POLL_S if may_end_early else POLL_S)
+        await asyncio.sleep(poll_from_start_s or POLL_S)
 
 
 class Motion:

@@ -1,9 +1,9 @@
 """Prior ProScan II/III and OptiScan controllers: an XY stage and a focus axis, which may sit on one controller.
 
 ASCII. A command ends with ``<CR>``, a reply with ``<CR>``; texts of several lines end with a line ``END``. ``COMP 0``
-selects the standard mode, in which a move is answered with ``R`` as soon as it is queued and ``$`` tells which axes move
-(1 X, 2 Y, 4 Z). Positions are integers of the resolution (``RES``). ``I`` stops every axis of the controller: who moves
-another of its axes gets `Stopped`. Errors are ``E,n``.
+selects the standard mode, in which a move is answered with ``R`` as soon as it is queued and ``$`` tells which axes
+move: 1 X, 2 Y, 4 Z. Positions are integers of the resolution (``RES``). ``I`` stops every axis of the controller: who
+moves another of its axes gets `Stopped`. Errors are ``E,n``.
 
 The controller tells speeds and accelerations in percent only; what 100 % is must be known of the stage.
 
@@ -19,7 +19,16 @@ from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, Stopped
-from cartoseq.drivers.motion import Motion, await_rest, begin, check_arrival, check_within, not_this_device, travel_s
+from cartoseq.drivers.motion import (
+    SEARCH_POLL_S,
+    Motion,
+    await_rest,
+    begin,
+    check_arrival,
+    check_within,
+    not_this_device,
+    travel_s,
+)
 from cartoseq.drivers.transport import Framer, Probe, Transport, lines
 from cartoseq.streaming.errors import InputError
 
@@ -310,7 +319,7 @@ class _Axes:
         except LinkError:
             self._hold_not_stopped(stops)
             raise
-        await await_rest(self._name, controller.is_moving, controller.halt, limit_s, may_end_early=True)
+        await await_rest(self._name, controller.is_moving, controller.halt, limit_s, poll_from_start_s=SEARCH_POLL_S)
         self._hold_not_stopped(stops)
 
     def _is_at(self, found_um: dict[str, float], target_um: dict[str, float]) -> bool:

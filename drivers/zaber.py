@@ -37,6 +37,7 @@ from cartoseq.drivers.errors import (
     Stopped,
 )
 from cartoseq.drivers.motion import (
+    SEARCH_POLL_S,
     Motion,
     await_rest,
     begin,
@@ -431,7 +432,7 @@ class _Axes:
             raise
         # From anywhere to the switch, and once more slowly.
         expected_s = max(axis.expected_s(2 * (axis.limits_um.high - axis.limits_um.low)) for axis in self.axes)
-        await await_rest(self._name, self._is_moving, self._halt, expected_s, may_end_early=True)
+        await await_rest(self._name, self._is_moving, self._halt, expected_s, poll_from_start_s=SEARCH_POLL_S)
         for axis in self.axes:
             await axis.check_flags()
 
