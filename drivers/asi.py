@@ -11,8 +11,9 @@ Sources: ASI's command quick start; Micro-Manager, tigerasi and python-microscop
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
@@ -134,7 +135,7 @@ class AsiController:
         self.name = name
         self.axes = tuple(axis.upper() for axis in axes)
         self.transport = transport
-        self._asks_each_axis = True
+        self.asks_each_axis = True
         if any(not re.fullmatch("[A-Z]", axis) for axis in self.axes) or len(set(self.axes)) != len(self.axes):
             raise InputError(name, f"expected different letters as axes, found {', '.join(axes)}")
         if transport.probe is None:
@@ -184,7 +185,7 @@ class AsiController:
                 remedy="Name its axes in the instrument file.",
             )
         await self.positions_um()
-        self._asks_each_axis = await self._even_if_refused(self._each_axis(), self._parse_each_axis) is not None
+        self.asks_each_axis = await self._even_if_refused(self._each_axis(), self._parse_each_axis) is not None
         model = "Tiger" if "TIGER" in build.upper() else "MS-2000"
         return Identity("ASI", f"{model} {build}".strip(), firmware=version, notice=NOTICE)
 
@@ -195,7 +196,7 @@ class AsiController:
 
     async def is_moving(self) -> bool:
         """Whether an axis moves: one of these, or any of the controller where it cannot be asked for each."""
-        if self._asks_each_axis:
+        if self.asks_each_axis:
             return any(await self.ask(self._each_axis(), self._parse_each_axis))
         return await self.ask("/", parse_busy)
 
@@ -261,6 +262,7 @@ class _AsiAxes:
 
     async def open(self) -> Identity:
         controller = self.controller
+        in_use = controller.transport.is_open
         await controller.transport.open()
         try:
             identity = await controller.identify()
@@ -278,6 +280,8 @@ class _AsiAxes:
                     raise InputError(controller.name, f"the speed of {axis} is {speed_mm_per_s} mm/s, expected above 0")
                 self._speed_um_per_s[axis] = speed_mm_per_s * 1000
                 self._acceleration_s[axis] = max(await controller.setting("AC", axis), 1) / 1000
+            if controller.asks_each_axis or not in_use:
+                await self.motion.rest(max(self._acceleration_s.values()))
         except LinkError as error:
             await controller.transport.close()
             raise not_this_device(error, "an ASI MS-2000 or Tiger") from error
@@ -289,10 +293,10 @@ class _AsiAxes:
     async def move_to(self, target_um: dict[str, float]) -> None:
         for axis, value in target_um.items():
             check_within(self.controller.name, axis, value, self.limits_um[axis])
-        await self.motion.run(self._move(target_um))
+        await self.motion.run(self._in_turn(self._move, target_um))
 
     async def home(self) -> None:
-        await self.motion.run(self._find_home())
+        await self.motion.run(self._in_turn(self._find_home))
 
     async def stop(self) -> None:
         await self.motion.stop(max(self._acceleration_s.values()))
@@ -302,6 +306,13 @@ class _AsiAxes:
             travel_s(distance, speed := self._speed_um_per_s[axis], speed / self._acceleration_s[axis])
             for axis, distance in distance_um.items()
         )
+
+    async def _in_turn(self, move: Callable[..., Awaitable[None]], *target_um: dict[str, float]) -> None:
+        """Move; if the controller can only say that any of its axes moves, when no other does."""
+        halts = self.controller.transport.interrupts
+        async with contextlib.nullcontext() if self.controller.asks_each_axis else self.controller.transport.whole:
+            self._hold_not_halted(halts)
+            await move(*target_um)
 
     async def _move(self, target_um: dict[str, float]) -> None:
         controller = self.controller

@@ -5,7 +5,7 @@ Two serial ports at 115200 baud: one takes commands, which end with ``<LF>``, th
 number where one was asked for. Lines that begin with ``@`` are said unasked and are passed over.
 
 ==================  ===============================================================================================
-objective           0..65535, 262 steps/um: ``ZMV n``, ``ZDACR``; ``ZSTEP int(1288471 * mm/s)`` is its speed
+objective           0..65535, 262 steps/um: ``ZMV n``, ``ZADCR``; ``ZSTEP int(1288471 * mm/s)`` is its speed
 tilt motors 1 to 3  0..25000, 0.656 steps/um: ``T1HM``, ``T1MOVETO n``, ``T1RD``
 camera trigger      encoder of Y plus 7,000,000: ``TDIYERD``, ``TDIYEWR n``, ``TDIYPOS n``, ``TDIYARM3 lines n 1``
 focus sweep         ``ZTRG n``, ``ZYT 0 3``
@@ -57,6 +57,7 @@ _ARM_LEAD: Final = 10_000
 _IN_PROGRESS: Final = "Command already in progress"
 _FRAME: Final = lines(b"\r\n")
 _REPLY_S: Final = 0.5
+_STEADY: Final = 10
 _RESET_S: Final = 2.0
 _WHEEL_S: Final = 5.0
 _TRIES: Final = 3
@@ -235,7 +236,8 @@ class HiSeqFpga:
 class Objective:
     """The objective's axis, in um from its lower end.
 
-    There is no command that stops it: a stop sends it to where it was when it was last asked, a few um back.
+    Where it is, is what is measured (``ZADCR``), not what is put out (``ZDACR``). There is no command that stops it: a
+    stop sends it to where it was when it was last asked, a few um back.
 
     Args:
         fpga: The FPGA.
@@ -260,9 +262,11 @@ class Objective:
         self.limits_um = common_range(name, "Z", limits_um, OBJECTIVE_UM)
         self._fpga = fpga
         self._speed_mm_per_s = speed_mm_per_s
+        self._tolerance_um = tolerance_um
         self._tolerance_steps = round(tolerance_um * OBJECTIVE_STEPS_PER_UM)
         self._last_steps = 0  # where it was when it was last asked
         self._target_steps: int | None = None  # where it is going
+        self._steady = 0  # how often it was at the same place, one time after the other
         self._motion = Motion(name, self._halt, self._is_moving)
 
     async def open(self) -> Identity:
@@ -282,7 +286,7 @@ class Objective:
 
     async def position_um(self) -> float:
         """Where it is."""
-        self._last_steps = await self._fpga.number("ZDACR")
+        self._last_steps = await self._fpga.number("ZADCR")
         return self._last_steps / OBJECTIVE_STEPS_PER_UM
 
     async def move_to_um(self, z_um: float) -> None:
@@ -290,7 +294,8 @@ class Objective:
 
         Raises:
             LimitError: the target is outside the travel; nothing was sent.
-            DeviceFault: it did not come there in its time.
+            StallError: it came to rest on its way.
+            PositionError: it is somewhere else.
             Stopped: a stop ended it.
             Busy: it moves already.
         """
@@ -318,8 +323,13 @@ class Objective:
             self._fpga.transport.interrupt(f"ZMV {self._last_steps}\n".encode("ascii"))
 
     async def _is_moving(self) -> bool:
+        """Whether it is on its way: neither at its target, nor at the same place for some time."""
+        before = self._last_steps
         await self.position_um()
-        if self._target_steps is not None and abs(self._last_steps - self._target_steps) <= self._tolerance_steps:
+        if self._target_steps is None:
+            return False
+        self._steady = self._steady + 1 if abs(self._last_steps - before) <= self._tolerance_steps else 0
+        if abs(self._last_steps - self._target_steps) <= self._tolerance_steps or self._steady >= _STEADY:
             self._target_steps = None
         return self._target_steps is not None
 
@@ -333,9 +343,18 @@ class Objective:
             return self._last_steps != before or abs(self._last_steps - steps) <= self._tolerance_steps
 
         self._target_steps = steps
+        self._steady = 0
         await begin(lambda: self._fpga.ask(f"ZMV {steps}", tries=1), has_begun)
         expected_s = travel_s(target_um - start_um, self._speed_mm_per_s * 1000, math.inf)
         await await_rest(self.name, self._is_moving, self._halt, expected_s, poll_from_start_s=POLL_S)
+        check_arrival(
+            self.name,
+            {"Z": start_um},
+            {"Z": target_um},
+            {"Z": self._last_steps / OBJECTIVE_STEPS_PER_UM},
+            self._tolerance_um,
+            wire=self._fpga.transport.dump(),
+        )
 
 
 class TiltMotor:

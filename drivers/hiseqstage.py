@@ -59,7 +59,7 @@ class HiSeqStage:
         await self.x.home()
 
     async def position(self) -> XY:
-        """Where it is."""
+        """Where it is. Raises `Busy` while Y moves."""
         return XY(await self.x.position_um(), await self.y.position_um())
 
     async def move_to(self, x_um: float, y_um: float) -> None:

@@ -124,6 +124,7 @@ class MDriveAxis:
         self.limits_um = common_range(name, axis, limits_um or self._travel_um, self._travel_um)
         self._speed_um_per_s = speed_mm_per_s * 1000
         self._acceleration_um_per_s2 = acceleration_mm_per_s2 * 1000
+        self._slow_down_s = speed_mm_per_s / acceleration_mm_per_s2
         rates = {
             "VI": start_speed_mm_per_s,
             "VM": speed_mm_per_s,
@@ -170,6 +171,8 @@ class MDriveAxis:
 
     async def steps(self) -> int:
         """Where it is, as a count of the encoder."""
+        # A number does not say what it answers. A line that was silent holds no reply to an earlier command.
+        self._transport.doubt()
         return await self._value("P")
 
     async def position_um(self) -> float:
@@ -196,7 +199,7 @@ class MDriveAxis:
 
     async def stop(self) -> None:
         """Stop at once, without slowing down, and return when it is at rest."""
-        await self._motion.stop(self._speed_um_per_s / self._acceleration_um_per_s2)
+        await self._motion.stop(self._slow_down_s)
 
     async def make_safe(self) -> None:
         """Stop."""
@@ -213,7 +216,7 @@ class MDriveAxis:
     async def _set_up(self) -> None:
         await self._transport.send(b"EM=2\r")
         self._transport.doubt()  # it echoes what it heard before, and perhaps that
-        await self.steps()
+        await self._motion.rest(self._slow_down_s)
         for setting in (*SETTINGS, *(f"{word}={value}" for word, value in self._rates.items())):
             await self._transport.send(setting.encode() + b"\r")
         for word, value in self._rates.items():

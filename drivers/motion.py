@@ -268,6 +268,19 @@ class Motion:
             if self._task is not None:
                 self._stopped = True
                 self._task.cancel()
+        await self._come_to_rest(limit_s)
+
+    async def rest(self, limit_s: float) -> None:
+        """Stop what still moves from before, and return when it is at rest; at rest, nothing is sent.
+
+        Raises:
+            DeviceFault: it goes on moving.
+        """
+        if await self._is_moving():
+            self._halt()
+            await self._come_to_rest(limit_s)
+
+    async def _come_to_rest(self, limit_s: float) -> None:
         loop = asyncio.get_running_loop()
         begun_s = said_s = loop.time()
         while True:

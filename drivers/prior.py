@@ -14,7 +14,7 @@ hardware.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
@@ -220,29 +220,31 @@ class _Axes:
         transport = self.controller.transport
         await transport.open()
         try:
-            return await self._identify()
+            identity = await self._identify()
+            await self._motion.rest(self._speed_um_per_s / self._acceleration_um_per_s2)
         except LinkError as error:
             await transport.close()
             raise not_this_device(error, "a Prior ProScan or OptiScan") from error
         except BaseException:
             await transport.close()
             raise
+        return identity
 
     async def move_to(self, target_um: dict[str, float]) -> None:
         for axis, value_um in target_um.items():
             check_within(self._name, axis, value_um, self.limits_um[axis])
-        await self._motion.run(self._move(target_um))
+        await self._motion.run(self._in_turn(self._move, target_um))
 
     async def home(self) -> None:
-        await self._motion.run(self._find_home())
+        await self._motion.run(self._in_turn(self._find_home))
 
     async def stop(self) -> None:
         await self._motion.stop(self._speed_um_per_s / self._acceleration_um_per_s2)
 
     async def positions_um(self) -> dict[str, float]:
-        command = "PZ" if self._letter == "Z" else "PS"
-        steps = await self.controller.ask(command, lambda text: parse_integers(text, len(self.limits_um)))
-        return {axis: step * self._step_um for axis, step in zip(self.limits_um, steps, strict=True)}
+        # All three: PZ would answer one number, as $ does, and a reply does not say to which command it belongs.
+        steps = await self.controller.ask("P", lambda text: parse_integers(text, len(_AXES)))
+        return {axis: steps[_AXES.index(axis)] * self._step_um for axis in self.limits_um}
 
     async def read_faults(self) -> list[Fault]:
         closed = await self.controller.ask("LMT", parse_mask)
@@ -286,6 +288,13 @@ class _Axes:
             rates[word] = full * min(max(percent, 1), 100) / 100  # some say more than 100 after they were switched on
         self._speed_um_per_s, self._acceleration_um_per_s2 = rates["SM"], rates["SA"]
         return Identity("Prior", f"{title} {fitted}".strip(), notice="; ".join(notes))
+
+    async def _in_turn(self, move: Callable[..., Awaitable[None]], *target_um: dict[str, float]) -> None:
+        """Move when no other axis of the controller does: it would queue the move, and nobody could tell its end."""
+        stops = self.transport.interrupts
+        async with self.transport.whole:
+            self._hold_not_stopped(stops)
+            await move(*target_um)
 
     async def _move(self, target_um: dict[str, float]) -> None:
         controller = self.controller

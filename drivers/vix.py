@@ -4,6 +4,9 @@ ASCII, 9600 baud. A command begins with the axis address and ends with ``<CR>``,
 ``*`` and end with ``<CR>``; ``*E`` is an error, which ``R(UF)`` explains. The driver sets ``EX`` to 0: the drive speaks
 when it is spoken to and echoes nothing. Status words are printed with bit 1 first: ``*0000_0000_...``.
 
+While it moves, only ``S``, ``R(ST)`` and the reports of faults are served at once; whatever else is asked waits for the
+end of the move. So its state is read from ``R(ST)``, and its position (``R(PA)``) at rest only.
+
 A move sets the target (``D``), reads it back (``R(PT)``) and goes (``G``): in absolute mode, going twice is going once.
 
 Sources: the drive's manual; pyseq2501 and PySeq2500 as clients. Not yet on hardware.
@@ -18,7 +21,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LinkError, NotInitialized, OverTemperature, StallError
+from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, NotInitialized, OverTemperature, StallError
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
@@ -59,11 +62,14 @@ USER_FAULTS: Final = {
 }
 
 _ENERGISED: Final = 9
+_MOVING: Final = 19
+_IN_POSITION: Final = 20
 _HOT: Final = range(11, 14)
 _TRACKING: Final = 19
 _REPLY_S: Final = 0.5
 _TRIES: Final = 3
 _SETTLE_S: Final = 0.5
+_SLOW_DOWN_S: Final = 1.0
 _SETTLE_POLL_S: Final = 0.02
 _FRAME: Final = lines(b"\r")
 
@@ -137,7 +143,7 @@ class VixAxis:
         self._homed = False
         self._motion = Motion(name, self._halt, self._is_moving)
         if transport.probe is None:
-            transport.probe = Probe(self._command("R(MV)"), _FRAME, lambda frame: _understood(frame, parse_integer))
+            transport.probe = Probe(self._command("R(ST)"), _FRAME, lambda frame: _understood(frame, parse_bits))
 
     async def open(self) -> Identity:
         """Connect, choose silence and absolute moves, set speed and gains, and switch the motor on.
@@ -183,8 +189,10 @@ class VixAxis:
         await self._motion.run(self._find_home())
 
     async def position_um(self) -> float:
-        """Where it is."""
-        return await self._report("R(PA)", parse_integer) / self._steps_per_um
+        """Where it is. Raises `Busy` while it moves: it would answer at the end of the move only."""
+        if await self._is_moving():
+            raise Busy(self.name, f"{self._axis} tells its position at rest only", remedy="Await the move.")
+        return await self._place_um()
 
     async def move_to_um(self, y_um: float) -> None:
         """Move and return when it is at rest at the target.
@@ -207,7 +215,7 @@ class VixAxis:
 
     async def stop(self) -> None:
         """Stop at once, slowing down, and return when it is at rest."""
-        await self._motion.stop(1.0)
+        await self._motion.stop(_SLOW_DOWN_S)
 
     async def make_safe(self) -> None:
         """Stop."""
@@ -231,7 +239,7 @@ class VixAxis:
     async def _set_up(self) -> None:
         await self._transport.send(self._command("W(EX,0)"))
         self._transport.doubt()  # what it echoed so far is passed over
-        await self._report("R(PA)", parse_integer)
+        await self._motion.rest(_SLOW_DOWN_S)
         for command in ("MA", "ON", f"V{self._speed_rps:g}"):
             await self._transport.send(self._command(command))
         if self._gains is not None:
@@ -260,7 +268,10 @@ class VixAxis:
         raise DeviceFault(self.name, "*E", "the report of its faults was refused", wire=self._transport.dump())
 
     async def _is_moving(self) -> bool:
-        return bool(await self._report("R(MV)", parse_integer))
+        return _MOVING in await self._report("R(ST)", parse_bits)
+
+    async def _place_um(self) -> float:
+        return await self._report("R(PA)", parse_integer) / self._steps_per_um
 
     def _halt(self) -> None:
         self._transport.interrupt(self._command("S"))
@@ -338,9 +349,9 @@ class VixAxis:
         """Where it is once the servo has settled, or has had its time to."""
         loop = asyncio.get_running_loop()
         limit_s = loop.time() + _SETTLE_S
-        while not await self._report("R(IP)", parse_integer) and loop.time() < limit_s:
+        while _IN_POSITION not in await self._report("R(ST)", parse_bits) and loop.time() < limit_s:
             await asyncio.sleep(_SETTLE_POLL_S)
-        return await self.position_um()
+        return await self._place_um()
 
     async def _find_home(self) -> None:
         self._homed = False

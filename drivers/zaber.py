@@ -360,6 +360,7 @@ class _Axes:
         await self.transport.open()
         try:
             found = [await axis.open() for axis in self.axes]
+            await self._motion.rest(self._slow_down_s())
         except LinkError as error:
             await self.transport.close()
             raise not_this_device(error, "a Zaber device in its ASCII protocol") from error
@@ -378,7 +379,7 @@ class _Axes:
         await self._motion.run(self._find_home())
 
     async def stop(self) -> None:
-        await self._motion.stop(max(axis.slow_down_s() for axis in self.axes))
+        await self._motion.stop(self._slow_down_s())
 
     async def read_faults(self) -> list[Fault]:
         return [
@@ -435,6 +436,9 @@ class _Axes:
         await await_rest(self._name, self._is_moving, self._halt, expected_s, poll_from_start_s=SEARCH_POLL_S)
         for axis in self.axes:
             await axis.check_flags()
+
+    def _slow_down_s(self) -> float:
+        return max(axis.slow_down_s() for axis in self.axes)
 
     async def _positions_um(self) -> dict[str, float]:
         return {axis.label: await axis.position_um() for axis in self.axes}

@@ -50,8 +50,8 @@ class Fpga:
             return "@LOG The FPGA is now online.  Enjoy!\r\nRESET"
         if name == "ZMV" and not self.sticks:
             self.objective.go(int(numbers[0]), now_s)
-        elif name == "ZDACR":
-            return f"ZDACR {self.objective.at(now_s):.0f}"
+        elif name == "ZADCR":
+            return f"ZADCR {self.objective.at(now_s):.0f}"
         elif name.startswith("T1"):
             if self.tilt.moving(now_s):
                 return "Command already in progress"
@@ -201,7 +201,7 @@ def test_the_objective_moves_and_stops() -> None:
         assert await objective.position_um() == 200
         sent = len(server.heard)
         await objective.make_safe()
-        assert server.commands[sent:] == [b"ZDACR"]  # at rest it is not touched
+        assert server.commands[sent:] == [b"ZADCR"]  # at rest it is not touched
         moving = asyncio.ensure_future(objective.move_to_um(0))
         await asyncio.sleep(0.1)
         await objective.stop()
@@ -215,14 +215,14 @@ def test_the_objective_moves_and_stops() -> None:
     assert server.commands.count(b"ZMV 52400") == 1
 
 
-def test_an_objective_that_does_not_stir_is_a_fault() -> None:
+def test_an_objective_that_does_not_stir_has_stalled() -> None:
     fpga = Fpga()
 
     async def use(transport: Transport, host: MemoryHost) -> None:
         objective = Objective(HiSeqFpga(transport, "fpga"), "focus")
         await objective.open()
         fpga.sticks = True
-        with pytest.raises(DeviceFault, match="still moving"):
+        with pytest.raises(StallError, match="Z came to rest at 0 um after a move from 0 to 100 um"):
             await objective.move_to_um(100)
         await objective.close()
 

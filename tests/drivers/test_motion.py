@@ -215,3 +215,16 @@ def test_a_gone_line_is_not_asked() -> None:
             await begin(send, has_begun)
 
     run_virtual(main())
+
+
+def test_what_still_moves_from_before_is_stopped_and_what_rests_is_left_alone() -> None:
+    async def main() -> None:
+        mover = Mover(10)
+        moves = mover.motion()
+        await moves.rest(0.1)
+        assert now_s() < 0.1
+        assert mover.halts == 1
+        await moves.rest(0.1)
+        assert mover.halts == 1
+
+    run_virtual(main())

@@ -52,8 +52,8 @@ class Controller:
             return "R"
         if word == "$":
             return str(sum(bit for bit, name in ((1, "X"), (2, "Y"), (4, "Z")) if self.axes[name].moving(now_s)))
-        if word in ("PS", "PZ"):
-            return ",".join(f"{self.axes[name].at(now_s):.0f}" for name in ("XY" if word == "PS" else "Z"))
+        if word == "P":
+            return ",".join(f"{axis.at(now_s):.0f}" for axis in self.axes.values())
         texts = {"?": INFORMATION, "STAGE": STAGE, "FOCUS": FOCUS}
         if word in texts:
             return texts[word][:-1]
@@ -150,7 +150,7 @@ def test_a_move_is_the_session_of_the_protocol() -> None:
         await stage.close()
 
     run_with(server, use)
-    assert server.commands[:3] == [b"PS", b"G,1000,2000", b"$"]
+    assert server.commands[:3] == [b"P", b"G,1000,2000", b"$"]
 
 
 @pytest.mark.parametrize(("x_um", "y_um"), [(50_001, 0), (0, float("nan"))])

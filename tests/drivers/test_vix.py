@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cartoseq.drivers import vix
 from cartoseq.drivers.errors import (
+    Busy,
     DeviceFault,
     LimitError,
     NotInitialized,
@@ -39,7 +40,6 @@ class Drive:
         self.speaks = True
         self.finds_home = True
         self.bits: dict[str, set[int]] = {"ST": set(), "DF": {21}, "UF": set()}
-        self.settles_s = 0.0
         self.refuses = ""
         self.loses_targets = 0
 
@@ -70,11 +70,10 @@ class Drive:
         elif text == "S":
             self.axis.stop(now_s)
         elif text in ("R(ST)", "R(DF)", "R(UF)"):
-            return word(self.bits[text[2:4]])
-        elif text == "R(MV)":
-            return f"*{int(self.axis.moving(now_s))}"
-        elif text == "R(IP)":
-            return f"*{int(not self.axis.moving(now_s))}"
+            state = {19 if self.axis.moving(now_s) else 20} if text == "R(ST)" else set()
+            return word(self.bits[text[2:4]] | state)
+        elif self.axis.moving(now_s):
+            pass  # it would answer at the end of the move
         elif text in ("R(PA)", "R(PT)"):
             return f"*{round(self.axis.at(now_s)) if text == 'R(PA)' else self.target:+d}"
         else:
@@ -155,7 +154,10 @@ def test_a_stop_goes_out_at_once() -> None:
         await axis.home()
         begun_s = now_s()
         moving = asyncio.ensure_future(axis.move_to_um(70_000))
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
+        with pytest.raises(Busy):
+            await axis.position_um()
+        await asyncio.sleep(begun_s + 2 - now_s())
         await axis.make_safe()
         with pytest.raises(Stopped):
             await moving
