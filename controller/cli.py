@@ -204,6 +204,19 @@ def check(experiment: Path) -> None:
 
 
 @cli.command()
+@click.argument("rack", type=_PATH)
+def simulate(rack: Path) -> None:
+    """Serve the simulated devices of a RACK file (TOML, docs/rack.md) until it is interrupted.
+
+    \b
+    cartoseq simulate rack.toml
+    """
+    from cartoseq.controller.simulating import simulate as serve
+
+    serve(rack, click.echo)
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of the experiment file, for editors.
 

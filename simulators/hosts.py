@@ -12,11 +12,34 @@ import os
 import pty
 import tty
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
 
-from cartoseq.simulators.wire import ByteServer
+from cartoseq.simulators.wire import Breakable, ByteServer
 
 BITS_A_BYTE = 10
+_REFUSAL_POLL_S: Final = 0.05
+
+
+class Host(Protocol):
+    """Where a byte server lives."""
+
+    def look(self) -> None:
+        """See whether the server has something to say: after it was disturbed from elsewhere."""
+
+    def cut(self) -> None:
+        """Cut its lines."""
+
+
+def _look_at(hosts: Sequence[Host]) -> None:
+    for host in hosts:
+        host.look()
+
+
+def refuses(server: ByteServer, now_s: float) -> bool:
+    """Whether a server's port does not open now."""
+    return isinstance(server, Breakable) and server.refuses(now_s)
 
 
 class Line:
@@ -27,12 +50,21 @@ class Line:
         send: Is given the bytes that reach the other end, and nothing when the line is cut.
         baud_rate: Bits per second; 0 takes no time.
         speed: Simulated seconds per second of the loop's clock.
+        heard: Called after the server has taken bytes.
     """
 
     def __init__(
-        self, server: ByteServer, send: Callable[[bytes], None], *, baud_rate: int = 0, speed: float = 1.0
+        self,
+        server: ByteServer,
+        send: Callable[[bytes], None],
+        *,
+        baud_rate: int = 0,
+        speed: float = 1.0,
+        heard: Callable[[], None] | None = None,
     ) -> None:
         self._server = server
+        self._breakable = server if isinstance(server, Breakable) else None
+        self._heard = heard
         self._send = send
         self._byte_s = BITS_A_BYTE / baud_rate if baud_rate else 0.0
         self._speed = speed
@@ -40,9 +72,11 @@ class Line:
         self._heard_s = self._said_s = 0.0
         # The loop does not keep the order of timers of one time; a line does.
         self._coming: deque[bytes] = deque()
-        self._going: deque[bytes] = deque()
+        self._going: deque[bytes | None] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._open = True
+        if self._breakable is not None:
+            self._breakable.take_cut()  # one that found no line to cut
         self._look()
 
     @property
@@ -64,6 +98,10 @@ class Line:
 
     async def close(self) -> None:
         """Hang up; the server stays as it is."""
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Hang up at once; the server stays as it is."""
         self._open = False
         if self._timer is not None:
             self._timer.cancel()
@@ -85,6 +123,8 @@ class Line:
         if self._open:
             self._server.receive(data, self.now_s)
             self._look()
+            if self._heard is not None:
+                self._heard()
 
     def _look(self) -> None:
         if not self._open:
@@ -93,6 +133,9 @@ class Line:
             self._said_s = max(self._said_s, self.now_s) + len(message) * self._byte_s
             self._going.append(message)
             self._loop.call_at(self._said_s / self._speed, self._reach)
+        if self._breakable is not None and self._breakable.take_cut():
+            self._going.append(None)  # cut, after the bytes that were sent before
+            self._loop.call_at(max(self._said_s, self.now_s) / self._speed, self._reach)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -102,7 +145,9 @@ class Line:
 
     def _reach(self) -> None:
         message = self._going.popleft()
-        if self._open:
+        if message is None:
+            self.cut()
+        elif self._open:
             self._send(message)
 
 
@@ -119,7 +164,14 @@ class MemoryHost:
         self.lines: list[Line] = []
         #: Set to refuse to open, as a port that is not there.
         self.refuses = False
+        #: Hosts of other ports of the same device, which may have something to say when this one has heard.
+        self.siblings: list[Host] = []
         self._baud_rate = baud_rate
+
+    def look(self) -> None:
+        """See whether the server has something to say: after it was disturbed from elsewhere."""
+        for line in self.lines:
+            line.look()
 
     async def connect(self, receive: Callable[[bytes], None]) -> Line:
         """Open a line; `receive` is given what the server says, and nothing when the line is cut.
@@ -127,9 +179,9 @@ class MemoryHost:
         Raises:
             OSError: the host refuses.
         """
-        if self.refuses:
+        if self.refuses or refuses(self.server, asyncio.get_running_loop().time()):
             raise ConnectionRefusedError("the simulated port does not open")
-        line = Line(self.server, receive, baud_rate=self._baud_rate)
+        line = Line(self.server, receive, baud_rate=self._baud_rate, heard=lambda: _look_at(self.siblings))
         self.lines.append(line)
         return line
 
@@ -142,6 +194,8 @@ class MemoryHost:
 
 class TcpHost:
     """A server behind a TCP port of this machine; one client at a time is served, a further one shares the device.
+
+    A port that refuses takes the call and hangs up at once, as serial servers do whose port is in use.
 
     Args:
         server: The device, or the devices.
@@ -159,6 +213,8 @@ class TcpHost:
         self.port = port
         self._speed = speed
         self._baud_rate = baud_rate
+        #: Hosts of other ports of the same device, which may have something to say when this one has heard.
+        self.siblings: list[Host] = []
         self._listener: asyncio.Server | None = None
         self._clients: set[_TcpClient] = set()
 
@@ -167,6 +223,11 @@ class TcpHost:
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(lambda: _TcpClient(self), self.host, self.port)
         self.port = self._listener.sockets[0].getsockname()[1]
+
+    def look(self) -> None:
+        """See whether the server has something to say: after it was disturbed from elsewhere."""
+        for client in list(self._clients):
+            client.look()
 
     def cut(self) -> None:
         """Cut every connection."""
@@ -190,7 +251,16 @@ class _TcpClient(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._socket = transport
-        self._line = Line(self._host.server, self._say, baud_rate=self._host._baud_rate, speed=self._host._speed)
+        if refuses(self._host.server, asyncio.get_running_loop().time() * self._host._speed):
+            transport.abort()
+            return
+        self._line = Line(
+            self._host.server,
+            self._say,
+            baud_rate=self._host._baud_rate,
+            speed=self._host._speed,
+            heard=lambda: _look_at(self._host.siblings),
+        )
         self._host._clients.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -202,6 +272,10 @@ class _TcpClient(asyncio.Protocol):
         self._host._clients.discard(self)
         if self._line is not None:
             self._line.cut()
+
+    def look(self) -> None:
+        if self._line is not None:
+            self._line.look()
 
     def cut(self) -> None:
         if self._socket is not None:
@@ -218,49 +292,111 @@ class _TcpClient(asyncio.Protocol):
 class PtyHost:
     """A server behind a pseudo-terminal: `path` is what a serial driver opens.
 
-    Both ends are raw, and the far end is held open here, so that a client may close it and come back.
+    Both ends are raw, and the far end is held open here, so that a client may close it and come back. A cut takes the
+    terminal away, as when a USB adapter is pulled, and a new one is there at once, unless the port refuses: then it
+    comes when that ends. A link keeps one path for all of them.
 
     Args:
         server: The device, or the devices.
+        link: Where to put a symbolic link to the terminal; `path` is the link then.
         speed: Simulated seconds per second.
         baud_rate: Bits per second; 0 takes no time.
     """
 
-    def __init__(self, server: ByteServer, *, speed: float = 1.0, baud_rate: int = 0) -> None:
+    def __init__(self, server: ByteServer, *, link: Path | None = None, speed: float = 1.0, baud_rate: int = 0) -> None:
         self.server = server
         self.path = ""
+        #: Hosts of other ports of the same device, which may have something to say when this one has heard.
+        self.siblings: list[Host] = []
+        self._link = link
         self._speed = speed
         self._baud_rate = baud_rate
         self._near = self._far = -1
         self._line: Line | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     async def start(self) -> None:
         """Make the terminal; `path` says where."""
+        self._closed = False
+        self.look()
+
+    async def close(self) -> None:
+        """Remove the terminal."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._remove()
+
+    def cut(self) -> None:
+        """Take the terminal away, and give a new one."""
+        self._remove()
+        self.look()
+
+    def look(self) -> None:
+        """See whether the server has something to say, or whether the terminal must go or come."""
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        refused = refuses(self.server, loop.time() * self._speed)
+        if refused:
+            self._remove()
+        elif self._line is None:
+            self._make()
+        else:
+            self._line.look()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_later(_REFUSAL_POLL_S, self.look) if refused else None
+
+    def _make(self) -> None:
         self._near, self._far = pty.openpty()
         tty.setraw(self._near)
         tty.setraw(self._far)
         os.set_blocking(self._near, False)
         self.path = os.ttyname(self._far)
-        self._line = Line(self.server, self._say, baud_rate=self._baud_rate, speed=self._speed)
+        if self._link is not None:
+            self.path = str(self._link)
+            try:
+                # A link left behind by a killed host gives way; anything else that lies there does not.
+                if self._link.is_symlink():
+                    self._link.unlink()
+                self._link.symlink_to(os.ttyname(self._far))
+            except OSError:
+                os.close(self._near)
+                os.close(self._far)
+                raise
+        self._line = Line(
+            self.server,
+            self._say,
+            baud_rate=self._baud_rate,
+            speed=self._speed,
+            heard=lambda: _look_at(self.siblings),
+        )
         asyncio.get_running_loop().add_reader(self._near, self._hear)
 
-    async def close(self) -> None:
-        """Remove the terminal."""
+    def _remove(self) -> None:
         if self._line is not None:
+            line, self._line = self._line, None
             asyncio.get_running_loop().remove_reader(self._near)
-            await self._line.close()
+            line.hang_up()
             os.close(self._near)
             os.close(self._far)
-            self._line = None
+            if self._link is not None and self._link.is_symlink():
+                self._link.unlink()
 
     def _hear(self) -> None:
         with contextlib.suppress(OSError):
             data = os.read(self._near, 4096)
-            if data and self._line is not None:
+            if refuses(self.server, asyncio.get_running_loop().time() * self._speed):
+                self.look()
+            elif data and self._line is not None:
                 self._line.write(data)
 
     def _say(self, data: bytes) -> None:
+        if not data:
+            self.cut()
+            return
         # A client that reads nothing fills the terminal's buffer: the rest is lost, as on a serial line.
         with contextlib.suppress(BlockingIOError):
-            if data:
-                os.write(self._near, data)
+            os.write(self._near, data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class ByteServer(Protocol):
@@ -23,6 +23,17 @@ class ByteServer(Protocol):
 
     def messages(self, now_s: float) -> list[bytes]:
         """Whole messages that are due by now, in order; each is given once."""
+
+
+@runtime_checkable
+class Breakable(Protocol):
+    """A byte server whose line can break (`simulators.faults`); its host asks."""
+
+    def take_cut(self) -> bool:
+        """Whether the line is to be cut now; said once, and asked after `messages`."""
+
+    def refuses(self, now_s: float) -> bool:
+        """Whether the port does not open."""
 
 
 class SimulatedDevice(ByteServer, Protocol):

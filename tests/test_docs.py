@@ -18,18 +18,21 @@ from click.testing import CliRunner
 import cartoseq
 from cartoseq.controller.cli import cli
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
+from cartoseq.simulators.rack import build
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+#: Its TOML describes racks of simulated devices; that of the other pages, experiments.
+RACKS = PROJECT / "docs" / "rack.md"
 #: What ./run knows besides the commands of cartoseq.
 OF_RUN = {"test", "lint", "bench"}
 EXAMPLE = re.compile(r"^ *cartoseq .*$", re.MULTILINE)
 
 
-def blocks(language: str) -> list[object]:
+def blocks(language: str, pages: list[Path] = PAGES) -> list[object]:
     """The blocks of one language, each with its page and line for a name."""
     found_blocks = []
-    for page in PAGES:
+    for page in pages:
         text = page.read_text(encoding="utf-8")
         for found in re.finditer(rf"^( *)```{language}\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
             line = text.count("\n", 0, found.start()) + 1
@@ -62,7 +65,12 @@ def parsed(line: str) -> None:
     cli.commands[name].make_context(name, rest)
 
 
-@pytest.mark.parametrize("text", blocks("toml"))
+@pytest.mark.parametrize("text", blocks("toml", [RACKS]))
+def test_every_rack_that_is_shown_is_sound(text):
+    assert build(tomllib.loads(text)).lines
+
+
+@pytest.mark.parametrize("text", blocks("toml", [page for page in PAGES if page != RACKS]))
 def test_every_experiment_that_is_shown_is_sound(text, tmp_path):
     content = tomllib.loads(text)
     names = [content["chip"]["barcodes"]]

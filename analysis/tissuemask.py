@@ -1,0 +1,115 @@
+"""Where on the chip the tissue lies, from registered pictures of its nuclei."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cartoseq.analysis.trackcross import Registration, Tile
+
+Floats = NDArray[np.float64]
+
+#: Nuclei stand so near that over this distance (a standard deviation) they make one tissue.
+SMOOTHING_UM: Final = 30.0
+SMALLEST_UM2: Final = 10_000.0
+_LINE_HALF_WIDTH_UM: Final = 4.0
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """The tissue on the chip.
+
+    Attributes:
+        mask: 1 where there is tissue, bool, shape (rows, columns): chip y by chip x.
+        seen: Where there is a picture, the same shape.
+        cell_um: Width and height of a cell of the mask.
+    """
+
+    mask: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    cell_um: float
+
+    @property
+    def area_um2(self) -> float:
+        """How much tissue there is."""
+        return float(self.mask.sum()) * self.cell_um**2
+
+
+def tissue_mask(
+    tiles: Sequence[Tile],
+    pose: Registration,
+    pixel_um: float,
+    size_um: tuple[float, float],
+    lines_um: tuple[Floats, Floats],
+    cell_um: float = 5.0,
+) -> TissueMask:
+    """Find the tissue.
+
+    Every pixel is put where it lies on the chip; the chip's lines are left out. The density of light is smoothed, and
+    the tissue is where it exceeds half of what it is within the tissue; holes belong to it.
+
+    Args:
+        tiles: The pictures.
+        pose: How the chip lies.
+        pixel_um: Size of a pixel.
+        size_um: Width and height of the chip.
+        lines_um: Its lines along y (their x), and along x (their y).
+        cell_um: Size of the mask's cells.
+    """
+    columns, rows = (int(np.ceil(length / cell_um)) for length in size_um)
+    light, count = np.zeros(rows * columns), np.zeros(rows * columns)
+    for tile in tiles:
+        height, width = tile.pixels.shape
+        grey = tile.pixels.astype(np.float64)
+        dark, bright = np.percentile(grey, [25, 99.5])
+        grey = np.clip(grey - dark, 0.0, max(bright - dark, 1.0))
+        x_um = tile.x_um + (np.arange(width) - (width - 1) / 2) * pixel_um
+        y_um = tile.y_um + (np.arange(height) - (height - 1) / 2) * pixel_um
+        stage = np.stack(np.meshgrid(x_um, y_um), axis=-1).reshape(-1, 2)
+        chip = pose.to_chip(stage)
+        inside = (chip >= 0).all(axis=1) & (chip < np.array(size_um)).all(axis=1)
+        for axis in (0, 1):
+            inside &= _far_from(chip[:, axis], lines_um[axis])
+        cell = (chip[inside, 1] // cell_um).astype(np.intp) * columns + (chip[inside, 0] // cell_um).astype(np.intp)
+        light += np.bincount(cell, weights=grey.ravel()[inside], minlength=light.size)
+        count += np.bincount(cell, minlength=count.size)
+    seen = (count > 0).reshape(rows, columns)
+    density = (light / np.maximum(count, 1)).reshape(rows, columns)
+    sigma = SMOOTHING_UM / cell_um
+    weight = ndimage.gaussian_filter(seen.astype(np.float64), sigma)
+    smooth = np.where(weight > 0.05, ndimage.gaussian_filter(density, sigma) / np.maximum(weight, 0.05), 0.0)
+    mask = seen & (smooth > _half_level(smooth[seen]))
+    mask = ndimage.binary_fill_holes(ndimage.binary_closing(mask, iterations=2) | mask)
+    labels, found = ndimage.label(mask)
+    sizes = ndimage.sum_labels(mask, labels, np.arange(1, found + 1))
+    large = np.flatnonzero(sizes * cell_um**2 >= SMALLEST_UM2) + 1
+    return TissueMask(np.isin(labels, large), seen, cell_um)
+
+
+def _far_from(values: Floats, lines: Floats) -> NDArray[np.bool_]:
+    if not lines.size:
+        return np.ones(values.size, np.bool_)
+    after = np.searchsorted(lines, values)
+    below = np.abs(values - lines[np.maximum(after - 1, 0)])
+    above = np.abs(values - lines[np.minimum(after, lines.size - 1)])
+    far: NDArray[np.bool_] = np.minimum(below, above) > _LINE_HALF_WIDTH_UM
+    return far
+
+
+def _half_level(values: Floats) -> float:
+    """Half-way between empty and full: the two classes by Otsu's threshold, each by its median (N. Otsu, 1979)."""
+    counts, edges = np.histogram(values, bins=256)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    split = centres[int(np.nanargmax(between[:-1]))]
+    low, high = values[values <= split], values[values > split]
+    return float((np.median(low) + np.median(high)) / 2) if high.size else float(values.max())
