@@ -9,7 +9,8 @@ import pytest
 from cartoseq.drivers.errors import Disconnected
 from cartoseq.drivers.links import connector
 from cartoseq.drivers.transport import Transport, lines
-from cartoseq.simulators.hosts import PtyHost, TcpHost
+from cartoseq.simulators.clock import run_virtual
+from cartoseq.simulators.hosts import MemoryHost, PtyHost, TcpHost
 from cartoseq.simulators.wire import Outbox
 from cartoseq.streaming.errors import InputError
 
@@ -102,3 +103,38 @@ def test_a_port_that_is_not_there_is_one_message() -> None:
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InputError):
         connector(address)
+
+
+class Echo:
+    """Sends back what it hears, byte by byte, at once."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self._out = Outbox()
+
+    def receive(self, data: bytes, now_s: float) -> None:
+        self.heard += data
+        for byte in data:
+            self._out.put(now_s, bytes([byte]))
+
+    def due_s(self) -> float | None:
+        return self._out.due_s()
+
+    def messages(self, now_s: float) -> list[bytes]:
+        return self._out.take(now_s)
+
+
+def test_bytes_of_one_time_stay_in_their_order_both_ways() -> None:
+    text = bytes(range(256))
+    received = bytearray()
+
+    async def main() -> None:
+        host = MemoryHost(Echo())
+        line = await host.connect(received.extend)
+        for byte in text:
+            line.write(bytes([byte]))
+        await asyncio.sleep(1.0)
+        assert host.server.heard == text  # type: ignore[attr-defined]
+
+    run_virtual(main())
+    assert received == text
