@@ -105,6 +105,8 @@ class Transport:
         self.name = name
         self.probe = probe
         self.unasked = unasked
+        #: Held by who occupies the whole device behind the line, where it does but one thing at a time.
+        self.whole = asyncio.Lock()
         self._connect = connect
         self._silence_s = silence_s
         self._link: Link | None = None
@@ -120,6 +122,11 @@ class Transport:
     def is_open(self) -> bool:
         """Whether the link is there."""
         return self._link is not None
+
+    @property
+    def interrupts(self) -> int:
+        """How many stops went out on this line so far, of whichever device: where a stop halts a whole controller."""
+        return self._interrupts
 
     async def open(self) -> None:
         """Open the link, or share it; what the line still holds is thrown away before the first exchange.
@@ -214,6 +221,7 @@ class Transport:
         self._set_aside(framer)
         before = self._interrupts
         self._in_doubt = True
+        self._pass_over(framer)
         self._write(command)
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -264,6 +272,15 @@ class Transport:
         if self._link is None:
             raise self._gone()
         return len(self._buffer) > held or self._interrupts != interrupts
+
+    def _pass_over(self, framer: Framer) -> None:
+        """What has come before a command is sent (an alert, a reply said twice) is no reply to it."""
+        try:
+            while (frame := self._take_frame(framer)) is not None:
+                if self.unasked is not None:
+                    self.unasked(frame)
+        except FramingError:
+            self._buffer = b""
 
     def _take_frame(self, framer: Framer) -> bytes | None:
         try:

@@ -70,8 +70,9 @@ class Line:
         self._speed = speed
         self._loop = asyncio.get_running_loop()
         self._heard_s = self._said_s = 0.0
+        # The loop does not keep the order of timers of one time; a line does.
         self._coming: deque[bytes] = deque()
-        self._going: deque[bytes | None] = deque()  # nothing: the line is cut there
+        self._going: deque[bytes | None] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._open = True
         if self._breakable is not None:
@@ -117,8 +118,6 @@ class Line:
         """See whether the server has something to say: after it was disturbed from elsewhere."""
         self._look()
 
-    # The loop does not keep the order of what is due at one time: the line does.
-
     def _arrive(self) -> None:
         data = self._coming.popleft()
         if self._open:
@@ -135,8 +134,7 @@ class Line:
             self._going.append(message)
             self._loop.call_at(self._said_s / self._speed, self._reach)
         if self._breakable is not None and self._breakable.take_cut():
-            # After the bytes that were sent before.
-            self._going.append(None)
+            self._going.append(None)  # cut, after the bytes that were sent before
             self._loop.call_at(max(self._said_s, self.now_s) / self._speed, self._reach)
         if self._timer is not None:
             self._timer.cancel()
