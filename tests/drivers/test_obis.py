@@ -458,6 +458,21 @@ def test_switching_off_ends_a_switching_on() -> None:
     assert head.on_s is None
 
 
+def test_a_stop_that_is_lost_on_the_line_is_sent_again() -> None:
+    head = Head()
+
+    async def use(laser: ObisLaser) -> None:
+        await laser.set_emission(True)
+        head.deaf_to = "SOUR:AM:STAT OFF"
+        stopping = asyncio.ensure_future(laser.make_safe())
+        await asyncio.sleep(0.001)
+        head.deaf_to = ""
+        await stopping
+
+    shine(use, head)
+    assert head.on_s is None
+
+
 def test_light_that_stays_on_is_told() -> None:
     head = Head()
 
