@@ -236,6 +236,7 @@ class _Batch:
         self.lost = np.zeros((2, size, words), np.uint64)
         self.lengths = np.zeros(size, np.uint16)
         self.heads = np.zeros(size, np.uint16)
+        self.needed = np.zeros(size, np.uint16)
         self.few_hits = np.zeros((size, kmerindex.FEW_HITS), np.uint64)
         self.bounds = np.zeros(size, np.uint8)
         self.status = np.zeros(size, np.uint8)
@@ -264,9 +265,8 @@ class _Batch:
             lengths *= wanted[first : first + n]
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
-        # STAR's rule: the whole part of the share of all bases but one.
-        shares = (settings.min_aligned_fraction * np.maximum(lengths.astype(np.int64) - 1, 0)).astype(np.uint16)
-        needed = np.maximum(shares, np.uint16(settings.min_aligned_bases))
+        needed = self.needed[:n]
+        template.count_needed(lengths, settings.min_aligned_fraction, settings.min_aligned_bases, needed)
         reads = Reads(self.reads, self.lost, lengths, needed)
         text = Text(reference.text, reference.unknown, reference.unknown_blocks)
         introns = Introns(

@@ -42,6 +42,10 @@ GROUP = 64
 FEW_HITS = FEW * MAX_POSTINGS
 NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
 
+_LOW = np.uint64(0xFFFFFFFF)
+_LISTED = np.uint64(1 << 33)
+_TRUNCATED = np.uint64(1 << 34)
+
 _BATCH = 256
 
 
@@ -363,6 +367,45 @@ def _diagonal(
 
 
 @leaf
+def _next_seed(
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    here: int,
+    there: int,
+    length: int,
+    begin: int,
+    end: int,
+    k: int,
+    mask: np.uint64,
+) -> int:
+    """Return the offset of the first sampled word without a no-call that begins in [begin, end), or `end`.
+
+    `here` is the read's first base in all reads, `there` that of its reverse complement. The other way round, words
+    are looked at from the read's end.
+    """
+    width = np.uint64(k)
+    at = begin
+    while at < end:
+        # A read shorter than 32 bases is looked at a word at a time.
+        window_at = min(at, length - 32)
+        marks, looked_at = np.uint64(1), 1
+        if window_at >= 0:
+            marks = _sampled_words(reads, np.uint64(here + window_at), np.uint64(there + length - 32 - window_at), k, mask)
+            marks >>= np.uint64(at - window_at)
+            looked_at = 33 - k - (at - window_at)
+        while marks:
+            offset = at + signed(lowest_bit(marks))
+            if offset >= end:
+                return end
+            h = _seed(reads, lost, np.uint64(here + offset), np.uint64(there + length - k - offset), width, mask)
+            if h != NO_SEED:
+                return offset
+            marks &= marks - np.uint64(1)
+        at += looked_at
+    return end
+
+
+@leaf
 def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scratch: Scratch) -> None:
     """Look up the first, the last and a middle seed of each read.
 
@@ -375,98 +418,73 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
     """
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
-    places, k = hits.places, index.k
+    k = index.k
     n = lengths.size
     mask = np.uint64(index.sampling - 1)
     n_slots = np.uint64(slots.size)
-    group = GROUP
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
     row_bases = 32 * reads.words.shape[2]
     reverse_at = row_bases * reads.words.shape[1]
     width = np.uint64(k)
-    hashes, offsets, found_slots = scratch.few, scratch.few_offsets, scratch.few_slots
-    low32 = np.uint64(0xFFFFFFFF)
-    listed = np.uint64(1) << np.uint64(33)
-    truncated = np.uint64(1) << np.uint64(34)
+    hashes, offsets, found_slots = scratch.few.reshape(-1), scratch.few_offsets.reshape(-1), scratch.few_slots.reshape(-1)
+    places, most = hits.places.reshape(-1), hits.places.shape[1]
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
-    for first in range(0, n, group):
-        last = min(first + group, n)
+    for first in range(0, n, GROUP):
+        last = min(first + GROUP, n)
         for r in range(first, last):
-            length = signed(lengths[r])
+            length = signed(lengths[np.uint64(r)])
             words = length - k + 1
             plus = r * row_bases
-            minus = reverse_at + plus + length - k
-            g = r - first
-            hashes[g, 0] = NO_SEED
-            hashes[g, 1] = NO_SEED
-            hashes[g, 2] = NO_SEED
-            low = 0
-            while low < words:
-                h = _seed(flat, flat_lost, np.uint64(plus + low), np.uint64(minus - low), width, mask)
-                if h != NO_SEED:
-                    hashes[g, 0] = h
-                    offsets[g, 0] = low
-                    prefetch(slots, _home(h, n_slots))
-                    break
-                low += 1
-            high = words - 1
-            while high > low:
-                h = _seed(flat, flat_lost, np.uint64(plus + high), np.uint64(minus - high), width, mask)
-                if h != NO_SEED:
-                    hashes[g, 2] = h
-                    offsets[g, 2] = high
-                    prefetch(slots, _home(h, n_slots))
-                    break
-                high -= 1
+            minus = reverse_at + plus
+            low = _next_seed(flat, flat_lost, plus, minus, length, 0, words, k, mask)
+            high = words - 1 - _next_seed(flat, flat_lost, minus, plus, length, 0, words - 1 - low, k, mask)
             middle = max(words // 2, low + 1)
-            while middle < high:
-                h = _seed(flat, flat_lost, np.uint64(plus + middle), np.uint64(minus - middle), width, mask)
-                if h != NO_SEED:
-                    hashes[g, 1] = h
-                    offsets[g, 1] = middle
-                    prefetch(slots, _home(h, n_slots))
-                    break
-                middle += 1
-        for g in range(last - first):
+            middle = _next_seed(flat, flat_lost, plus, minus, length, middle, high, k, mask)
             for s in range(FEW):
-                found_slots[g, s] = EMPTY
-                if hashes[g, s] != NO_SEED:
-                    slot = _find(slots, hashes[g, s])
-                    found_slots[g, s] = slot
-                    if slot != EMPTY and slot & listed:
-                        prefetch(postings, slot & low32)
+                at = np.uint64((r - first) * FEW + s)
+                offset = low if s == 0 else middle if s == 1 else high
+                hashes[at] = NO_SEED
+                if (s == 0 and low < words) or (s == 1 and middle < high) or (s == 2 and high > low):
+                    hashes[at] = _seed(
+                        flat, flat_lost, np.uint64(plus + offset), np.uint64(minus + length - k - offset), width, mask
+                    )
+                    offsets[at] = offset
+                    prefetch(slots, _home(hashes[at], n_slots))
+        for at in range(np.uint64((last - first) * FEW)):
+            slot = EMPTY
+            if hashes[at] != NO_SEED:
+                slot = _find(slots, hashes[at])
+                if slot != EMPTY and slot & _LISTED:
+                    prefetch(postings, slot & _LOW)
+            found_slots[at] = slot
         for r in range(first, last):
-            g = r - first
-            count = 0
+            begin = np.uint64(r * most)
+            count = np.uint64(0)
             bound = 0
             beyond = 0
-            length = signed(lengths[r])
+            length = signed(lengths[np.uint64(r)])
             for s in range(FEW):
-                h = hashes[g, s]
-                if h == NO_SEED:
+                seed = np.uint64((r - first) * FEW + s)
+                h, slot, offset = hashes[seed], found_slots[seed], offsets[seed]
+                if h == NO_SEED or (slot != EMPTY and slot & _TRUNCATED):
                     continue
-                slot = found_slots[g, s]
-                if slot != EMPTY and slot & truncated:
-                    continue
-                if offsets[g, s] >= beyond:
+                if offset >= beyond:
                     bound += 1
-                    beyond = offsets[g, s] + k
+                    beyond = offset + k
                 if slot == EMPTY:
                     continue
-                kept = 1
-                at = slot & low32
-                if slot & listed:
-                    kept = signed(postings[at])
-                for i in range(kept):
-                    if slot & listed:
-                        place = postings[at + np.uint64(1) + np.uint64(i)]
-                    else:
-                        place = (at << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    found = _diagonal(place, h, offsets[g, s], length, k, starts, ends, base, stride)
-                    places[r, count] = found
-                    count += 1
-            hits.counts[r] = count
-            hits.bounds[r] = bound
+                if slot & _LISTED:
+                    at = slot & _LOW
+                    for i in range(postings[at]):
+                        place = postings[at + np.uint64(1) + i]
+                        places[begin + count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                        count += np.uint64(1)
+                else:
+                    place = ((slot & _LOW) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                    places[begin + count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                    count += np.uint64(1)
+            hits.counts[np.uint64(r)] = np.int64(count)
+            hits.bounds[np.uint64(r)] = np.uint8(bound)
 
 
 @leaf
