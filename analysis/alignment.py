@@ -515,29 +515,39 @@ def check_candidates(
     Returns:
         How many reads need another look.
     """
-    lengths, needed, places = reads.lengths, reads.needed, hits.places
+    lengths, needed = reads.lengths, reads.needed
+    places, most = hits.places.reshape(-1), np.uint64(hits.places.shape[1])
     marks = scratch.marks
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
     row_words, reverse_at = reads.words.shape[2], reads.words.shape[1] * reads.words.shape[2]
-    n = lengths.size
+    n = np.uint64(lengths.size)
+    last_word = np.uint64(text.words.size - 1)
     left = 0
-    ahead = 16
     for r in range(n):
-        if r + ahead < n and hits.counts[r + ahead] > 0:
+        ahead = r + np.uint64(16)
+        if ahead < n and hits.counts[ahead] > 0:
             # Mostly the place that the read is compared with.
-            prefetch(text.words, places[r + ahead, 0] >> np.uint64(6))
+            word = min(places[ahead * most] >> np.uint64(6), last_word)
+            prefetch(text.words, word)
+            prefetch(text.words, min(word + np.uint64(lengths[ahead]) // np.uint64(32), last_word))
         found.status[r] = UNMAPPED
         found.strands[r] = 0
         found.confidence[r] = 0
         length = signed(lengths[r])
         if length < signed(needed[r]):
             continue
+        count = hits.counts[r]
+        top, named = places[r * most], 0
+        for h in range(np.uint64(1), np.uint64(count)):
+            if places[r * most + h] != top:
+                named = 255
+        if named or count == 0:
+            top, named = _most_named(places[r * most : (r + np.uint64(1)) * most], count)
         accepted = False
-        top, named = _most_named(places[r], hits.counts[r])
         if named < signed(hits.bounds[r]):
             strand = top & np.uint64(1)
             diagonal = signed(top >> np.uint64(1))
-            row_at = r * row_words + (reverse_at if strand else 0)
+            row_at = signed(r) * row_words + (reverse_at if strand else 0)
             total = compare(flat, flat_lost, row_at, length, text, diagonal, marks, 0)
             margin = (MISMATCH + 1) * (signed(hits.bounds[r]) - named - total)
             if margin >= limits.score_difference and total <= limits.mismatch_rate * length:
@@ -556,7 +566,7 @@ def check_candidates(
                     row[FIRST_BLOCK + 1] = diagonal + end
                     row[FIRST_BLOCK + 2] = diagonal
         if not accepted:
-            open_reads[left] = r
+            open_reads[left] = signed(r)
             left += 1
     return left
 

@@ -28,7 +28,7 @@ from cartoseq.analysis.referencefile import read_reference, write_reference
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError
 from cartoseq.streaming.kernel import kernel
 
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 3
 """Raised whenever the arrays or what they mean change: an older saved index is then built anew."""
 NO_GENE: Final = np.uint32(0xFFFFFFFF)
 CONTIG_GAP: Final = 1024
