@@ -26,6 +26,7 @@ JUNCTION = 1
 BAND = 8
 MAX_BLOCKS = 4
 INTRON_BLOCK_SHIFT = 11
+EDGE_SHIFT = np.uint64(7)
 NEAR_JUNCTION = 12
 """A clip this near to an intron may be its doing."""
 SAME_PLACE = 16
@@ -211,6 +212,11 @@ def _near_intron(introns: Introns, diagonal: int, length: int) -> bool:
     """Tell whether an intron starts or ends where a read would lie."""
     starts, ends, by_end = introns.starts, introns.ends, introns.by_end
     if starts.size == 0 or diagonal < 0:
+        return False
+    edge = False
+    for block in range(np.uint64(diagonal) >> EDGE_SHIFT, (np.uint64(diagonal + length) >> EDGE_SHIFT) + np.uint64(1)):
+        edge |= (introns.edges[block >> np.uint64(6)] >> (block & np.uint64(63))) & np.uint64(1) != np.uint64(0)
+    if not edge:
         return False
     i = signed(introns.start_of_block[diagonal >> INTRON_BLOCK_SHIFT])
     while i < starts.size and starts[i] <= diagonal:

@@ -174,8 +174,9 @@ def make_scratch(bases: int, rows: int) -> Scratch:
         few=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
         few_offsets=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.int64),
         few_slots=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
-        seeds=np.zeros(32 * words, np.uint64),
-        offsets=np.zeros(32 * words, np.int64),
+        seeds=np.zeros((kmerindex.ALL_GROUP, 32 * words), np.uint64),
+        offsets=np.zeros((kmerindex.ALL_GROUP, 32 * words), np.int64),
+        slots=np.zeros((kmerindex.ALL_GROUP, 32 * words), np.uint64),
         marks=np.zeros(3 * words, np.uint64),
         keys=np.zeros(alignment.MAX_CANDIDATES, np.uint64),
         votes=np.zeros(alignment.MAX_CANDIDATES, np.int64),
@@ -275,6 +276,7 @@ class _Batch:
             reference.introns_by_end,
             reference.intron_start_of_block,
             reference.intron_end_of_block,
+            reference.intron_edges,
         )
         limits = Limits(float(settings.max_mismatch_rate), int(settings.min_score_difference))
         here = slice(first, first + n)

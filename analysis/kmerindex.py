@@ -41,7 +41,11 @@ LOAD = 0.5
 FEW = 3
 """Seeds that are looked up first: the first, the last and one in the middle of the read."""
 GROUP = 64
-"""Reads whose lookups run side by side."""
+"""Reads whose lookups of few seeds run side by side."""
+ALL_GROUP = 8
+"""Reads whose lookups of all seeds run side by side."""
+SPARSE = np.uint64(50)
+"""Of a read of so many bases only every second base can begin a seed, of twice as many every third, and so on."""
 FEW_HITS = FEW * MAX_POSTINGS
 NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
 
@@ -497,62 +501,74 @@ def all_seeds(
     row_bases = np.uint64(32 * reads.words.shape[2])
     reverse_at = row_bases * np.uint64(reads.words.shape[1])
     width = np.uint64(k)
-    hashes, offsets = scratch.seeds, scratch.offsets
-    listed = np.uint64(1) << np.uint64(33)
-    truncated = np.uint64(1) << np.uint64(34)
-    low32 = np.uint64(0xFFFFFFFF)
+    hashes, offsets, found_slots = scratch.seeds.reshape(-1), scratch.offsets.reshape(-1), scratch.slots.reshape(-1)
+    room = scratch.seeds.shape[1]
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
-    for c in range(chosen.size):
-        r = chosen[c]
-        length = signed(lengths[r])
-        plus = np.uint64(r) * row_bases
-        minus = reverse_at + plus + np.uint64(max(length - k, 0))
-        seeds = 0
-        words = np.uint64(max(length - k + 1, 0))
-        offset = _next_seed(flat, flat_lost, plus, np.uint64(0), words, width, pairs)
-        while offset < words:
-            h = _seed(flat, plus + offset, minus - offset, width)
-            hashes[seeds] = h
-            offsets[seeds] = np.int64(offset)
-            seeds += 1
-            prefetch(slots, _home(h, n_slots))
-            offset = _next_seed(flat, flat_lost, plus, offset + np.uint64(1), words, width, pairs)
-        count = 0
-        bound = 0
-        beyond = 0
-        repeat = 0
-        for tier in range(2):
-            if tier == 1 and (count > 0 or repeat == 0):
-                break
-            for s in range(seeds):
-                h = hashes[s]
-                slot = _find(slots, h)
-                cut = slot != EMPTY and slot & truncated != np.uint64(0)
-                if tier == 0:
-                    if cut:
-                        repeat = 1
+    for first in range(0, chosen.size, ALL_GROUP):
+        last = min(first + ALL_GROUP, chosen.size)
+        for c in range(first, last):
+            r = chosen[c]
+            length = np.uint64(lengths[r])
+            plus = np.uint64(r) * row_bases
+            minus = reverse_at + plus + length - width
+            words = length - width + np.uint64(1) if length >= width else np.uint64(0)
+            begin = np.uint64((c - first) * room)
+            seed = begin
+            apart = np.uint64(1) + length // SPARSE
+            offset = _next_seed(flat, flat_lost, plus, np.uint64(0), words, width, pairs)
+            while offset < words:
+                h = _seed(flat, plus + offset, minus - offset, width)
+                hashes[seed], offsets[seed] = h, np.int64(offset)
+                prefetch(slots, _home(h, n_slots))
+                seed += np.uint64(1)
+                offset = _next_seed(flat, flat_lost, plus, offset + apart, words, width, pairs)
+            hits.counts[r] = np.int64(seed - begin)
+        for c in range(first, last):
+            begin = np.uint64((c - first) * room)
+            for seed in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
+                slot = _find(slots, hashes[seed])
+                if slot != EMPTY and slot & _LISTED:
+                    prefetch(postings, slot & _LOW)
+                found_slots[seed] = slot
+        for c in range(first, last):
+            r = chosen[c]
+            begin = np.uint64((c - first) * room)
+            seeds = np.uint64(hits.counts[r])
+            length = signed(lengths[r])
+            count = 0
+            bound = 0
+            beyond = 0
+            repeat = 0
+            for tier in range(2):
+                if tier == 1 and (count > 0 or repeat == 0):
+                    break
+                for seed in range(begin, begin + seeds):
+                    h, slot, offset = hashes[seed], found_slots[seed], offsets[seed]
+                    cut = slot != EMPTY and slot & _TRUNCATED != np.uint64(0)
+                    if tier == 0:
+                        if cut:
+                            repeat = 1
+                            continue
+                        if offset >= beyond:
+                            bound += 1
+                            beyond = offset + k
+                        if slot == EMPTY:
+                            continue
+                    elif not cut:
                         continue
-                    if offsets[s] >= beyond:
-                        bound += 1
-                        beyond = offsets[s] + k
-                    if slot == EMPTY:
-                        continue
-                elif not cut:
-                    continue
-                if slot & listed:
-                    at = slot & low32
-                    kept = signed(postings[at])
-                    for i in range(kept):
-                        if count < most:
-                            place = postings[at + np.uint64(1) + np.uint64(i)]
-                            places[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
-                            count += 1
-                elif count < most:
-                    place = ((slot & low32) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    places[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
-                    count += 1
-            if tier == 1 and count > 0:
-                repeat = 2
-        hits.counts[r] = count
-        hits.bounds[r] = min(bound, 255)
-        hits.repeats[r] = repeat
+                    if slot & _LISTED:
+                        at = slot & _LOW
+                        for i in range(postings[at]):
+                            if count < most:
+                                place = postings[at + np.uint64(1) + i]
+                                places[r, count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                                count += 1
+                    elif count < most:
+                        place = ((slot & _LOW) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                        places[r, count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                        count += 1
+                if tier == 1 and count > 0:
+                    repeat = 2
+            hits.counts[r] = count
+            hits.bounds[r] = min(bound, 255)
+            hits.repeats[r] = repeat

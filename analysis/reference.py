@@ -72,6 +72,7 @@ class Reference:
         introns_by_end: Order of the introns by end; int64.
         intron_start_of_block: First intron that starts in each block of 2,048 bases or later, uint32.
         intron_end_of_block: First in `introns_by_end` that ends there or later, uint32.
+        intron_edges: One bit per 128 bases, set where an intron starts or ends among them, uint64.
         segments: Global position where each segment starts, and its first entry; one more at the end; int64, shape
             (segments + 1, 2).
         entries: gene * 4 + strand * 2 + exonic of each gene in a segment, uint64.
@@ -96,6 +97,7 @@ class Reference:
     introns_by_end: NDArray[np.int64]
     intron_start_of_block: NDArray[np.uint32]
     intron_end_of_block: NDArray[np.uint32]
+    intron_edges: NDArray[np.uint64]
     segments: NDArray[np.int64]
     entries: NDArray[np.uint64]
     segment_of_block: NDArray[np.uint32]
@@ -217,6 +219,7 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
         introns_by_end=np.argsort(introns[:, 1], kind="stable").astype(np.int64),
         intron_start_of_block=_first_of_blocks(introns[:, 0], bases),
         intron_end_of_block=_first_of_blocks(np.sort(introns[:, 1]), bases),
+        intron_edges=intron_edges(introns, bases),
         segments=segments,
         entries=entries,
         segment_of_block=of_block,
@@ -357,6 +360,18 @@ def _first_of_blocks(ordered: NDArray[np.int64], bases: int) -> NDArray[np.uint3
     return np.searchsorted(ordered, blocks).astype(np.uint32)
 
 
+def intron_edges(introns: NDArray[np.int64], bases: int) -> NDArray[np.uint64]:
+    """Return one bit per 128 bases, set where an intron starts or ends among them.
+
+    Args:
+        introns: Start and end of each, half-open, shape (introns, 2).
+        bases: Length of the text.
+    """
+    holds = np.zeros(((bases >> BLOCK_SHIFT) // 64 + 2) * 64, np.uint8)
+    holds[introns.reshape(-1) >> BLOCK_SHIFT] = 1
+    return np.packbits(holds, bitorder="little").view("<u8").astype(np.uint64)
+
+
 def _unknown_blocks(unknown: NDArray[np.uint64]) -> NDArray[np.uint8]:
     words = 1 << (UNKNOWN_BLOCK_SHIFT - 6)
     padded = np.concatenate([unknown, np.zeros(-unknown.size % words, np.uint64)])
@@ -413,6 +428,7 @@ _ARRAYS: Final = (
     "introns_by_end",
     "intron_start_of_block",
     "intron_end_of_block",
+    "intron_edges",
     "segments",
     "entries",
     "segment_of_block",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis import alignment
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
 from cartoseq.analysis.packed import Introns, Text
-from cartoseq.analysis.reference import pack_text
+from cartoseq.analysis.reference import intron_edges, pack_text
 from cartoseq.streaming.kernel import kernel
 
 
@@ -206,7 +206,7 @@ def test_a_read_over_two_introns_is_joined_from_any_exon() -> None:
             0,
             100,
             Text(text, unknown, blocks_of(unknown)),
-            Introns(starts, ends, by_end, start_of, end_of),
+            Introns(starts, ends, by_end, start_of, end_of, intron_edges(introns, codes.size)),
             diagonal,
             100,
             np.zeros(15, np.uint64),
