@@ -31,7 +31,7 @@ MULTI_MAPPED: Final = genecall.MULTI_MAPPED
 UNMAPPED: Final = genecall.UNMAPPED
 NO_GENE: Final = np.uint32(0xFFFFFFFF)
 
-BATCH: Final = 2048
+BATCH: Final = 4096
 MAX_HITS: Final = 192
 _STRANDS: Final = {"forward": genecall.FORWARD, "reverse": genecall.REVERSE, "unstranded": genecall.UNSTRANDED}
 

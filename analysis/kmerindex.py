@@ -438,7 +438,9 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                 if (s == 0 and low < words) or (others > none and ((s == 1 and middle < high) or (s == 2 and high > low))):
                     hashes[at] = _seed(flat, plus + offset, minus + length - width - offset, width)
                     offsets[at] = np.int64(offset)
-                    prefetch(slots, _home(hashes[at], n_slots))
+        # Together: a prefetch holds up what follows until the page is known, but not the next prefetch.
+        for at in range(np.uint64((last - first) * FEW)):
+            prefetch(slots, _home(hashes[at], n_slots))
         for at in range(np.uint64((last - first) * FEW)):
             slot = EMPTY
             if hashes[at] != NO_SEED:
@@ -519,10 +521,11 @@ def all_seeds(
             while offset < words:
                 h = _seed(flat, plus + offset, minus - offset, width)
                 hashes[seed], offsets[seed] = h, np.int64(offset)
-                prefetch(slots, _home(h, n_slots))
                 seed += np.uint64(1)
                 offset = _next_seed(flat, flat_lost, plus, offset + apart, words, width, pairs)
             hits.counts[r] = np.int64(seed - begin)
+            for at in range(begin, seed):
+                prefetch(slots, _home(hashes[at], n_slots))
         for c in range(first, last):
             begin = np.uint64((c - first) * room)
             for seed in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
