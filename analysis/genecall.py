@@ -24,6 +24,31 @@ MAX_GENES = 32
 _SCORE, _FROM, _TO, _BLOCKS, _FIRST_BLOCK = 0, 2, 3, 4, 5
 _MISMATCHES = 1
 _BLOCK_SHIFT = 7
+_GROUP = np.uint64(32)
+
+
+@leaf
+def _fetch_segments(
+    status: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    segments: NDArray[np.int64],
+    entries: NDArray[np.uint64],
+    segment_of_block: NDArray[np.uint32],
+    first: np.uint64,
+) -> None:
+    """Ask memory for what `call_genes` will look at for a group of reads: one step for all of them, then the next."""
+    end = min(first + _GROUP, np.uint64(status.size))
+    for r in range(first, end):
+        if status[r] == 1:
+            prefetch(segment_of_block, rows[r, _FIRST_BLOCK] >> _BLOCK_SHIFT)
+    for r in range(first, end):
+        if status[r] == 1:
+            segment = np.uint64(segment_of_block[np.uint64(rows[r, _FIRST_BLOCK] >> _BLOCK_SHIFT)])
+            prefetch(segments, segment << np.uint64(1))
+    for r in range(first, end):
+        if status[r] == 1:
+            segment = np.uint64(segment_of_block[np.uint64(rows[r, _FIRST_BLOCK] >> _BLOCK_SHIFT)])
+            prefetch(entries, segments[segment, 1])
 
 
 @leaf
@@ -58,16 +83,8 @@ def call_genes(
     n = np.uint64(status.size)
     flip = 1 if library_strand == REVERSE else 0
     for r in range(n):
-        ahead = r + np.uint64(48)
-        if ahead < n and status[ahead] == 1:
-            prefetch(segment_of_block, rows[ahead, _FIRST_BLOCK] >> _BLOCK_SHIFT)
-        ahead = r + np.uint64(32)
-        if ahead < n and status[ahead] == 1:
-            prefetch(segments, np.uint64(2) * np.uint64(segment_of_block[rows[ahead, _FIRST_BLOCK] >> _BLOCK_SHIFT]))
-        ahead = r + np.uint64(16)
-        if ahead < n and status[ahead] == 1:
-            segment = np.uint64(segment_of_block[rows[ahead, _FIRST_BLOCK] >> _BLOCK_SHIFT])
-            prefetch(entries, segments[segment, 1])
+        if r % _GROUP == np.uint64(0):
+            _fetch_segments(status, rows, segments, entries, segment_of_block, r)
         genes[r] = NO_GENE
         if status[r] != 1:
             verdicts[r] = UNMAPPED if status[r] == 0 else MULTI_MAPPED

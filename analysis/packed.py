@@ -19,12 +19,12 @@ class Text(NamedTuple):
     Attributes:
         words: 32 bases a word, uint64.
         unknown: One bit per base, set where the base is not known, uint64.
-        unknown_blocks: 1 for each block of 1,024 bases that holds an unknown base, uint8.
+        unknown_blocks: One bit for each block of 1,024 bases, set if it holds an unknown base, uint64.
     """
 
     words: NDArray[np.uint64]
     unknown: NDArray[np.uint64]
-    unknown_blocks: NDArray[np.uint8]
+    unknown_blocks: NDArray[np.uint64]
 
 
 class Introns(NamedTuple):

@@ -64,7 +64,7 @@ class Reference:
         skipped_contigs: Names of those contigs.
         text: The genome, uint64, 32 bases a word, the first base least significant, A0 C1 G2 T3.
         unknown: One bit per base, set where the base is not known, uint64.
-        unknown_blocks: 1 for each block of 1,024 bases that holds an unknown base, uint8.
+        unknown_blocks: One bit for each block of 1,024 bases, set if it holds an unknown base, uint64.
         bases: Length of the text.
         index: Seeds.
         intron_starts: Annotated introns in the text, half-open, sorted by start; int64.
@@ -89,7 +89,7 @@ class Reference:
     skipped_contigs: tuple[str, ...]
     text: NDArray[np.uint64]
     unknown: NDArray[np.uint64]
-    unknown_blocks: NDArray[np.uint8]
+    unknown_blocks: NDArray[np.uint64]
     bases: int
     index: KmerIndex
     intron_starts: NDArray[np.int64]
@@ -192,7 +192,7 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
     for offset, sequence in zip(offsets, sequences, strict=False):
         pack_text(sequence, int(offset), text, unknown)
     del sequences
-    blocks = _unknown_blocks(unknown)
+    blocks = unknown_blocks(unknown)
     annotation = None if genes is None else read_annotation(genes, names, lengths.tolist())
     introns = np.empty((0, 2), np.int64)
     if annotation is not None and annotation.introns.size:
@@ -367,16 +367,26 @@ def intron_edges(introns: NDArray[np.int64], bases: int) -> NDArray[np.uint64]:
         introns: Start and end of each, half-open, shape (introns, 2).
         bases: Length of the text.
     """
-    holds = np.zeros(((bases >> BLOCK_SHIFT) // 64 + 2) * 64, np.uint8)
-    holds[introns.reshape(-1) >> BLOCK_SHIFT] = 1
-    return np.packbits(holds, bitorder="little").view("<u8").astype(np.uint64)
+    holds = np.zeros((bases >> BLOCK_SHIFT) + 2, np.bool_)
+    holds[introns.reshape(-1) >> BLOCK_SHIFT] = True
+    return _bits(holds)
 
 
-def _unknown_blocks(unknown: NDArray[np.uint64]) -> NDArray[np.uint8]:
+def unknown_blocks(unknown: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return one bit for each block of 1,024 bases, set if it holds an unknown base.
+
+    Args:
+        unknown: One bit per base, set where the base is not known.
+    """
     words = 1 << (UNKNOWN_BLOCK_SHIFT - 6)
     padded = np.concatenate([unknown, np.zeros(-unknown.size % words, np.uint64)])
-    holds: NDArray[np.bool_] = (padded.reshape(-1, words) != 0).any(axis=1)
-    return holds.astype(np.uint8)
+    return _bits((padded.reshape(-1, words) != 0).any(axis=1))
+
+
+def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack flags into words, the first least significant; kernels may look at those just beyond the last."""
+    whole = np.concatenate([flags, np.zeros(64 + -flags.size % 64, np.bool_)])
+    return np.packbits(whole, bitorder="little").view("<u8").astype(np.uint64)
 
 
 @kernel
