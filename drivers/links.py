@@ -52,6 +52,25 @@ def connector(address: str, *, baud_rate: int = 9600) -> Connect:
     return _serial(address, baud_rate)
 
 
+def paired(out: Connect, back: Connect) -> Connect:
+    """Return what opens a device with two ports: one that takes commands, and one that gives answers.
+
+    What comes back on the first port is passed over; the loss of either is the loss of the line.
+    """
+
+    async def connect(receive: Receive) -> Link:
+        link = _PairedLink(receive)
+        link.back = await back(link.hear_back)
+        try:
+            link.out = await out(link.hear_out)
+        except BaseException:
+            await link.back.close()
+            raise
+        return link
+
+    return connect
+
+
 def _tcp(host: str, port: int) -> Connect:
     async def connect(receive: Receive) -> Link:
         async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -76,6 +95,40 @@ def _serial(address: str, baud_rate: int) -> Connect:
         return _SerialLink(port, receive)
 
     return connect
+
+
+class _PairedLink:
+    def __init__(self, receive: Receive) -> None:
+        self.out: Link | None = None
+        self.back: Link | None = None
+        self._receive = receive
+        self._closing: asyncio.Task[None] | None = None
+
+    def hear_back(self, data: bytes) -> None:
+        if data:
+            self._receive(data)
+        else:
+            self._lose()
+
+    def hear_out(self, data: bytes) -> None:
+        if not data:
+            self._lose()
+
+    def write(self, data: bytes) -> None:
+        if self.out is None:
+            raise OSError("the line is closed")
+        self.out.write(data)
+
+    async def close(self) -> None:
+        links, self.out, self.back = (self.out, self.back), None, None
+        for link in links:
+            if link is not None:
+                await link.close()
+
+    def _lose(self) -> None:
+        if self._closing is None and (self.out is not None or self.back is not None):
+            self._closing = asyncio.ensure_future(self.close())  # the port that is left
+            self._receive(b"")
 
 
 class _TcpLink(asyncio.Protocol):

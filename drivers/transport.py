@@ -105,6 +105,8 @@ class Transport:
         self.name = name
         self.probe = probe
         self.unasked = unasked
+        #: Held by who occupies the whole device behind the line, where it does but one thing at a time.
+        self.whole = asyncio.Lock()
         self._connect = connect
         self._silence_s = silence_s
         self._link: Link | None = None
@@ -120,6 +122,11 @@ class Transport:
     def is_open(self) -> bool:
         """Whether the link is there."""
         return self._link is not None
+
+    @property
+    def interrupts(self) -> int:
+        """How many stops went out on this line so far, of whichever device: where a stop halts a whole controller."""
+        return self._interrupts
 
     async def open(self) -> None:
         """Open the link, or share it; what the line still holds is thrown away before the first exchange.

@@ -11,6 +11,7 @@ import contextlib
 import os
 import pty
 import tty
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -69,6 +70,9 @@ class Line:
         self._speed = speed
         self._loop = asyncio.get_running_loop()
         self._heard_s = self._said_s = 0.0
+        # The loop does not keep the order of timers of one time; a line does.
+        self._coming: deque[bytes] = deque()
+        self._going: deque[bytes | None] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._open = True
         if self._breakable is not None:
@@ -89,7 +93,8 @@ class Line:
         if not self._open:
             raise ConnectionResetError("the simulated line is cut")
         self._heard_s = max(self._heard_s, self.now_s) + len(data) * self._byte_s
-        self._loop.call_at(self._heard_s / self._speed, self._arrive, data)
+        self._coming.append(data)
+        self._loop.call_at(self._heard_s / self._speed, self._arrive)
 
     async def close(self) -> None:
         """Hang up; the server stays as it is."""
@@ -113,7 +118,8 @@ class Line:
         """See whether the server has something to say: after it was disturbed from elsewhere."""
         self._look()
 
-    def _arrive(self, data: bytes) -> None:
+    def _arrive(self) -> None:
+        data = self._coming.popleft()
         if self._open:
             self._server.receive(data, self.now_s)
             self._look()
@@ -125,10 +131,11 @@ class Line:
             return
         for message in self._server.messages(self.now_s):
             self._said_s = max(self._said_s, self.now_s) + len(message) * self._byte_s
-            self._loop.call_at(self._said_s / self._speed, self._reach, message)
+            self._going.append(message)
+            self._loop.call_at(self._said_s / self._speed, self._reach)
         if self._breakable is not None and self._breakable.take_cut():
-            # After the bytes that were sent before.
-            self._loop.call_at(max(self._said_s, self.now_s) / self._speed, self.cut)
+            self._going.append(None)  # cut, after the bytes that were sent before
+            self._loop.call_at(max(self._said_s, self.now_s) / self._speed, self._reach)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -136,8 +143,11 @@ class Line:
         if due_s is not None:
             self._timer = self._loop.call_at(due_s / self._speed, self._look)
 
-    def _reach(self, message: bytes) -> None:
-        if self._open:
+    def _reach(self) -> None:
+        message = self._going.popleft()
+        if message is None:
+            self.cut()
+        elif self._open:
             self._send(message)
 
 

@@ -9,7 +9,8 @@ import pytest
 from cartoseq.drivers.errors import Disconnected
 from cartoseq.drivers.links import connector
 from cartoseq.drivers.transport import Transport, lines
-from cartoseq.simulators.hosts import PtyHost, TcpHost
+from cartoseq.simulators.clock import run_virtual
+from cartoseq.simulators.hosts import MemoryHost, PtyHost, TcpHost
 from cartoseq.simulators.wire import Outbox
 from cartoseq.streaming.errors import InputError
 
@@ -102,3 +103,36 @@ def test_a_port_that_is_not_there_is_one_message() -> None:
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(InputError):
         connector(address)
+
+
+class Recorder:
+    """Keeps whole lines, and says them back at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self._out = Outbox()
+
+    def receive(self, data: bytes, now_s: float) -> None:
+        self.lines.append(data)
+        self._out.put(now_s, data)
+
+    def due_s(self) -> float | None:
+        return self._out.due_s()
+
+    def messages(self, now_s: float) -> list[bytes]:
+        return self._out.take(now_s)
+
+
+def test_what_is_written_at_one_time_arrives_in_order_both_ways() -> None:
+    async def main() -> None:
+        recorder = Recorder()
+        back: list[bytes] = []
+        line = await MemoryHost(recorder).connect(back.append)
+        written = [b"%d\r" % number for number in range(20)]
+        for data in written:
+            line.write(data)
+        await asyncio.sleep(1)
+        assert recorder.lines == back == written
+        await line.close()
+
+    run_virtual(main())

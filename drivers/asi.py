@@ -1,0 +1,552 @@
+"""ASI MS-2000 and Tiger (TG-1000) controllers: an XY stage and a focus axis, which may sit on one controller.
+
+ASCII. A command ends with ``<CR>``; a reply is one text that ends with ``<CR><LF>`` (lines within it with ``<CR>``).
+Positions are integers of 0.1 um, limits are in mm, speeds in mm/s, acceleration is the time in ms to full speed.
+Replies begin with ``:A``, refusals are ``:N-k``. ``RS X? Y?`` gives ``N`` or ``B`` for each axis, where the firmware
+knows it; ``/`` gives one letter for the whole controller. HALT (a backslash) stops every axis of the controller: who
+moves another of its axes gets `Stopped`.
+
+Sources: ASI's command quick start; Micro-Manager, tigerasi and python-microscope as clients. Not yet on hardware.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.errors import DeviceFault, LinkError, Stopped
+from cartoseq.drivers.motion import (
+    SEARCH_POLL_S,
+    Motion,
+    await_rest,
+    begin,
+    check_arrival,
+    check_within,
+    common_range,
+    not_this_device,
+    travel_s,
+)
+from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.streaming.errors import InputError
+
+T = TypeVar("T")
+
+NOTICE: Final = "this driver has not met its hardware yet"
+HALT: Final = b"\\\r"
+UNITS_PER_UM: Final = 10
+REFUSALS: Final = {
+    1: "unknown command",
+    2: "unrecognised axis",
+    3: "missing parameter",
+    4: "parameter out of range",
+    5: "operation failed",
+    6: "undefined error",
+    7: "invalid card address",
+    21: "halted by HALT",
+}
+
+_REPLY_S: Final = 1.0
+_TRIES: Final = 3
+_HALTED: Final = 21
+_LIMIT_SWITCHES: Final = {6: "upper", 7: "lower"}
+_REFUSED: Final = re.compile(r":N-(\d{1,3})\s*$")
+_NUMBER: Final = r"[-+]?\d+(?:\.\d*)?"
+_FRAME: Final = lines(b"\r\n")
+
+
+def encode_targets(word: str, values_um: dict[str, float]) -> str:
+    """Write a command with a place for each axis: ``M X=12345 Y=-200``, in whole 0.1 um."""
+    return " ".join([word, *(f"{axis}={round(value * UNITS_PER_UM)}" for axis, value in values_um.items())])
+
+
+def parse_done(text: str) -> None:
+    """Read the reply ``:A`` and nothing more. Raises `ValueError` for anything else."""
+    _whole(r":A", text)
+
+
+def parse_positions(text: str, count: int) -> list[float]:
+    """Read so many positions in um from ``:A 12345 -200``. Raises `ValueError` for anything else."""
+    found = _whole(rf":A\s*({_NUMBER}(?:\s+{_NUMBER}){{{count - 1}}})", text)
+    return [float(number) / UNITS_PER_UM for number in found[1].split()]
+
+
+def parse_setting(text: str, axis: str) -> float:
+    """Read one number from ``:A X=5.745`` or ``:X=5.745``. Raises `ValueError` for anything else."""
+    return float(_whole(rf":A?\s*{axis}=\s*({_NUMBER})", text)[1])
+
+
+def parse_moving(text: str, count: int) -> list[bool]:
+    """Read which axes move from ``:A NB``, or from status bytes ``:A 10 11``. Raises `ValueError` for anything else."""
+    found = _whole(rf"(?::A)?\s*([NB](?:\s*[NB]){{{count - 1}}}|\d+(?:\s+\d+){{{count - 1}}})", text)
+    if found[1][0] in "NB":
+        return [letter == "B" for letter in found[1] if not letter.isspace()]
+    return [bool(int(number) & 1) for number in found[1].split()]
+
+
+def parse_status_byte(text: str) -> int:
+    """Read the status byte of one axis from ``:A 10``. Raises `ValueError` for anything else."""
+    return int(_whole(r"(?::A)?\s*(\d{1,3})", text)[1])
+
+
+def parse_busy(text: str) -> bool:
+    """Read ``B`` or ``N``, the answer to ``/``. Raises `ValueError` for anything else."""
+    return _whole(r"([NB])", text)[1] == "B"
+
+
+def parse_version(text: str) -> str:
+    """Read ``:A Version: USB-9.2m``. Raises `ValueError` for anything else."""
+    return _whole(r":A\s*(?:Version:)?\s*(\S.*?)", text)[1]
+
+
+def parse_build(text: str) -> tuple[str, list[str]]:
+    """Read the build's name and the axes from the lines that answer ``BU X``; no axes where it names none.
+
+    Raises:
+        ValueError: there is no name.
+    """
+    found = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    if not found:
+        raise ValueError("the reply is empty")
+    axes = next((line.split(":", 1)[1].split() for line in found if line.startswith("Motor Axes:")), [])
+    return re.sub(r"^:A\s*", "", found[0]), [axis.upper() for axis in axes]
+
+
+def _whole(pattern: str, text: str) -> re.Match[str]:
+    # A byte of noise may come before a reply, and firmware differs in spaces.
+    found = re.search(rf"(?:^|[^\x20-\x7e]){pattern}\s*$", text)
+    if found is None:
+        raise ValueError(f"{text!r} is no such reply")
+    return found
+
+
+class AsiController:
+    """What the stage and the focus axis of one controller share: the grammar over a common line.
+
+    Args:
+        transport: The line.
+        name: Of the device that asks.
+        axes: The axes that it uses, as the controller calls them.
+    """
+
+    def __init__(self, transport: Transport, name: str, axes: Sequence[str]) -> None:
+        self.name = name
+        self.axes = tuple(axis.upper() for axis in axes)
+        self.transport = transport
+        self.asks_each_axis = True
+        if any(not re.fullmatch("[A-Z]", axis) for axis in self.axes) or len(set(self.axes)) != len(self.axes):
+            raise InputError(name, f"expected different letters as axes, found {', '.join(axes)}")
+        if transport.probe is None:
+            transport.probe = Probe(b"/\r", _FRAME, lambda frame: _understood(_text(frame), parse_busy), _REPLY_S)
+
+    async def ask(self, command: str, parse: Callable[[str], T], *, tries: int = _TRIES) -> T:
+        """Send a command and return what its reply means.
+
+        Raises:
+            DeviceFault: it was refused.
+            Stopped: it was ended by HALT.
+            LinkError: no such reply came.
+        """
+        frame = await self.transport.exchange(
+            command.encode() + b"\r",
+            _FRAME,
+            timeout_s=_REPLY_S,
+            accept=lambda frame: bool(_REFUSED.search(_text(frame))) or _understood(_text(frame), parse),
+            tries=tries,
+        )
+        refused = _REFUSED.search(_text(frame))
+        if refused is None:
+            return parse(_text(frame))
+        code = int(refused[1])
+        if code == _HALTED:
+            raise Stopped(self.name, f"{command} was ended by a halt of the controller")
+        raise DeviceFault(
+            self.name,
+            f"N-{code}",
+            f"the controller refused {command}: {REFUSALS.get(code, 'reserved error')}",
+            remedy="Check the axes and limits in the instrument file against the controller's configuration.",
+            wire=self.transport.dump(),
+        )
+
+    async def identify(self) -> Identity:
+        """Ask who it is, hold that it has the axes, and learn how to ask whether they move."""
+        await self._even_if_refused(
+            "VB F=0", lambda text: text
+        )  # the classic syntax of replies; old firmware has no other
+        version = await self.ask("V", parse_version)
+        build, present = await self._even_if_refused("BU X", parse_build) or ("", [])
+        missing = [axis for axis in self.axes if present and axis not in present]
+        if missing:
+            raise InputError(
+                self.name,
+                f"the controller has the axes {', '.join(present)}, not {', '.join(missing)}",
+                remedy="Name its axes in the instrument file.",
+            )
+        await self.positions_um()
+        self.asks_each_axis = await self._even_if_refused(self._each_axis(), self._parse_each_axis) is not None
+        model = "Tiger" if "TIGER" in build.upper() else "MS-2000"
+        return Identity("ASI", f"{model} {build}".strip(), firmware=version, notice=NOTICE)
+
+    async def positions_um(self) -> dict[str, float]:
+        """Where each axis is."""
+        found = await self.ask(f"W {' '.join(self.axes)}", lambda text: parse_positions(text, len(self.axes)))
+        return dict(zip(self.axes, found, strict=True))
+
+    async def is_moving(self) -> bool:
+        """Whether an axis moves: one of these, or any of the controller where it cannot be asked for each."""
+        if self.asks_each_axis:
+            return any(await self.ask(self._each_axis(), self._parse_each_axis))
+        return await self.ask("/", parse_busy)
+
+    async def setting(self, word: str, axis: str) -> float:
+        """Read a setting of an axis."""
+        return await self.ask(f"{word} {axis}?", lambda text: parse_setting(text, axis))
+
+    async def limits_um(self, axis: str) -> Range:
+        """The limits that the controller keeps."""
+        low_mm, high_mm = [await self.setting(word, axis) for word in ("SL", "SU")]
+        return Range(low_mm * 1000, high_mm * 1000)
+
+    def halt(self) -> None:
+        """Stop all axes of the controller at once."""
+        self.transport.interrupt(HALT)
+
+    async def read_faults(self) -> list[Fault]:
+        """The limit switches that are closed, where the firmware tells of them."""
+        faults = []
+        for axis in self.axes:
+            status = await self._even_if_refused(f"RS {axis}", parse_status_byte) or 0
+            faults += [
+                Fault(f"{axis} bit {bit}", f"{which} limit switch of {axis} is closed")
+                for bit, which in _LIMIT_SWITCHES.items()
+                if status >> bit & 1
+            ]
+        return faults
+
+    def _each_axis(self) -> str:
+        return f"RS {' '.join(f'{axis}?' for axis in self.axes)}"
+
+    def _parse_each_axis(self, text: str) -> list[bool]:
+        return parse_moving(text, len(self.axes))
+
+    async def _even_if_refused(self, command: str, parse: Callable[[str], T]) -> T | None:
+        try:
+            return await self.ask(command, parse)
+        except DeviceFault:
+            return None
+
+
+class _AsiAxes:
+    """Axes that move together: settings, moves, stops."""
+
+    def __init__(
+        self,
+        controller: AsiController,
+        limits_um: dict[str, Range],
+        speed_mm_per_s: float | None,
+        acceleration_ms: float | None,
+        home_um: dict[str, float] | None,
+        tolerance_um: float,
+    ) -> None:
+        self.controller = controller
+        self.limits_um = limits_um
+        self.motion = Motion(controller.name, controller.halt, controller.is_moving)
+        self._configured_um = limits_um
+        self._settings = {"S": speed_mm_per_s, "AC": acceleration_ms}
+        self._home_um = home_um
+        self._tolerance_um = tolerance_um
+        self._speed_um_per_s = dict.fromkeys(limits_um, 1000.0)
+        self._acceleration_s = dict.fromkeys(limits_um, 0.1)
+
+    async def open(self) -> Identity:
+        controller = self.controller
+        in_use = controller.transport.is_open
+        await controller.transport.open()
+        try:
+            identity = await controller.identify()
+            for word, value in self._settings.items():
+                if value is not None:
+                    command = " ".join([word, *(f"{axis}={value:.6g}" for axis in controller.axes)])
+                    await controller.ask(command, parse_done)
+            self.limits_um = {
+                axis: common_range(controller.name, axis, self._configured_um[axis], await controller.limits_um(axis))
+                for axis in controller.axes
+            }
+            for axis in controller.axes:
+                speed_mm_per_s = await controller.setting("S", axis)
+                if speed_mm_per_s <= 0:
+                    raise InputError(controller.name, f"the speed of {axis} is {speed_mm_per_s} mm/s, expected above 0")
+                self._speed_um_per_s[axis] = speed_mm_per_s * 1000
+                self._acceleration_s[axis] = max(await controller.setting("AC", axis), 1) / 1000
+            if controller.asks_each_axis or not in_use:
+                await self.motion.rest(max(self._acceleration_s.values()))
+        except LinkError as error:
+            await controller.transport.close()
+            raise not_this_device(error, "an ASI MS-2000 or Tiger") from error
+        except BaseException:
+            await controller.transport.close()
+            raise
+        return identity
+
+    async def move_to(self, target_um: dict[str, float]) -> None:
+        for axis, value in target_um.items():
+            check_within(self.controller.name, axis, value, self.limits_um[axis])
+        await self.motion.run(self._in_turn(self._move, target_um))
+
+    async def home(self) -> None:
+        await self.motion.run(self._in_turn(self._find_home))
+
+    async def stop(self) -> None:
+        await self.motion.stop(max(self._acceleration_s.values()))
+
+    def _expected_s(self, distance_um: dict[str, float]) -> float:
+        return max(
+            travel_s(distance, speed := self._speed_um_per_s[axis], speed / self._acceleration_s[axis])
+            for axis, distance in distance_um.items()
+        )
+
+    async def _in_turn(self, move: Callable[..., Awaitable[None]], *target_um: dict[str, float]) -> None:
+        """Move; if the controller can only say that any of its axes moves, when no other does."""
+        halts = self.controller.transport.interrupts
+        async with contextlib.nullcontext() if self.controller.asks_each_axis else self.controller.transport.whole:
+            self._hold_not_halted(halts)
+            await move(*target_um)
+
+    async def _move(self, target_um: dict[str, float]) -> None:
+        controller = self.controller
+        halts = controller.transport.interrupts
+        start_um = await controller.positions_um()
+
+        async def has_begun() -> bool:
+            self._hold_not_halted(halts)
+            return await controller.is_moving() or self._is_at(await controller.positions_um(), target_um)
+
+        await begin(lambda: controller.ask(encode_targets("M", target_um), parse_done, tries=1), has_begun)
+        expected_s = self._expected_s({axis: target_um[axis] - start_um[axis] for axis in target_um})
+        await await_rest(controller.name, controller.is_moving, controller.halt, expected_s)
+        found_um = await controller.positions_um()
+        if not self._is_at(found_um, target_um):
+            self._hold_not_halted(halts)
+        check_arrival(
+            controller.name, start_um, target_um, found_um, self._tolerance_um, wire=controller.transport.dump()
+        )
+
+    async def _find_home(self) -> None:
+        controller = self.controller
+        halts = controller.transport.interrupts
+        try:
+            await controller.ask(f"! {' '.join(controller.axes)}", parse_done, tries=1)
+        except LinkError:
+            self._hold_not_halted(halts)
+            if not await controller.is_moving():
+                raise
+        # From anywhere, and the travel between the switches is longer than between the limits.
+        span_um = {axis: 2 * (limits.high - limits.low) for axis, limits in self.limits_um.items()}
+        await await_rest(
+            controller.name,
+            controller.is_moving,
+            controller.halt,
+            self._expected_s(span_um),
+            poll_from_start_s=SEARCH_POLL_S,
+        )
+        self._hold_not_halted(halts)
+        if self._home_um is not None:
+            await controller.ask(encode_targets("H", self._home_um), parse_done)
+
+    def _is_at(self, found_um: dict[str, float], target_um: dict[str, float]) -> bool:
+        return all(abs(found_um[axis] - to) <= self._tolerance_um for axis, to in target_um.items())
+
+    def _hold_not_halted(self, halts: int) -> None:
+        if self.controller.transport.interrupts != halts:
+            raise Stopped(self.controller.name, "the move was ended by a halt of the whole controller")
+
+
+class AsiStage:
+    """XY stage on an ASI controller.
+
+    Args:
+        transport: The line; a focus axis of the same controller shares it.
+        name: Of the device, in messages.
+        limits: Allowed travel; at `open` it is narrowed to what the controller allows.
+        axes: What the controller calls X and Y.
+        speed_mm_per_s: Is set at `open`; none leaves it as it is.
+        acceleration_ms: Time to full speed; is set at `open`; none leaves it as it is.
+        home: The coordinates that the reference place gets in `home`; none keeps the controller's own count.
+        tolerance_um: How far from its target the stage may come to rest.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        name: str,
+        *,
+        limits: XYLimits,
+        axes: tuple[str, str] = ("X", "Y"),
+        speed_mm_per_s: float | None = None,
+        acceleration_ms: float | None = None,
+        home: XY | None = None,
+        tolerance_um: float = 1.0,
+    ) -> None:
+        self.name = name
+        controller = AsiController(transport, name, axes)
+        self._x, self._y = controller.axes
+        self._axes = _AsiAxes(
+            controller,
+            {self._x: limits.x_um, self._y: limits.y_um},
+            speed_mm_per_s,
+            acceleration_ms,
+            None if home is None else {self._x: home.x_um, self._y: home.y_um},
+            tolerance_um,
+        )
+
+    @property
+    def limits(self) -> XYLimits:
+        """Allowed travel."""
+        return XYLimits(self._axes.limits_um[self._x], self._axes.limits_um[self._y])
+
+    async def open(self) -> Identity:
+        """Connect, identify, hold that the controller has the axes, and read their speeds and limits.
+
+        Raises:
+            InputError: the axes or limits in the instrument file do not fit.
+            LinkError: it does not answer as an ASI controller does.
+        """
+        return await self._axes.open()
+
+    async def close(self) -> None:
+        """Let go of the line."""
+        await self._axes.controller.transport.close()
+
+    async def home(self) -> None:
+        """Run to the reference place, and count from there if its coordinates are given.
+
+        Raises:
+            Stopped: a stop ended it.
+            DeviceFault: it did not come to rest, or was refused.
+        """
+        await self._axes.home()
+
+    async def position(self) -> XY:
+        """Where it is."""
+        found_um = await self._axes.controller.positions_um()
+        return XY(found_um[self._x], found_um[self._y])
+
+    async def move_to(self, x_um: float, y_um: float) -> None:
+        """Move to an absolute position and return when the stage is at rest there.
+
+        Raises:
+            LimitError: the target is outside the travel; nothing was sent.
+            StallError: the stage stopped short of the target.
+            PositionError: it is somewhere else.
+            Stopped: a stop of this stage, or of another axis of the controller, ended it.
+            Busy: it moves already.
+        """
+        await self._axes.move_to({self._x: x_um, self._y: y_um})
+
+    async def stop(self) -> None:
+        """Stop all axes of the controller at once, and return when these are at rest."""
+        await self._axes.stop()
+
+    async def make_safe(self) -> None:
+        """Stop."""
+        await self._axes.stop()
+
+    async def read_faults(self) -> list[Fault]:
+        """The limit switches that are closed."""
+        return await self._axes.controller.read_faults()
+
+    async def clear_faults(self) -> None:
+        """Nothing is latched: a limit switch opens when the stage leaves it."""
+
+
+class AsiFocus:
+    """Focus axis on an ASI controller.
+
+    Args:
+        transport: The line; the XY stage of the same controller shares it.
+        name: Of the device, in messages.
+        limits_um: Allowed travel; at `open` it is narrowed to what the controller allows.
+        axis: What the controller calls it.
+        speed_mm_per_s: Is set at `open`; none leaves it as it is.
+        acceleration_ms: Time to full speed; is set at `open`; none leaves it as it is.
+        tolerance_um: How far from its target the axis may come to rest.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        name: str,
+        *,
+        limits_um: Range,
+        axis: str = "Z",
+        speed_mm_per_s: float | None = None,
+        acceleration_ms: float | None = None,
+        tolerance_um: float = 0.3,
+    ) -> None:
+        self.name = name
+        controller = AsiController(transport, name, (axis,))
+        self._axis = controller.axes[0]
+        self._axes = _AsiAxes(controller, {self._axis: limits_um}, speed_mm_per_s, acceleration_ms, None, tolerance_um)
+
+    @property
+    def limits_um(self) -> Range:
+        """Allowed travel."""
+        return self._axes.limits_um[self._axis]
+
+    async def open(self) -> Identity:
+        """Connect, identify, hold that the controller has the axis, and read its speed and limits.
+
+        Raises:
+            InputError: the axis or limits in the instrument file do not fit.
+            LinkError: it does not answer as an ASI controller does.
+        """
+        return await self._axes.open()
+
+    async def close(self) -> None:
+        """Let go of the line."""
+        await self._axes.controller.transport.close()
+
+    async def position_um(self) -> float:
+        """Where it is."""
+        return (await self._axes.controller.positions_um())[self._axis]
+
+    async def move_to_um(self, z_um: float) -> None:
+        """Move to an absolute position and return when the axis is at rest there.
+
+        Raises:
+            LimitError: the target is outside the travel; nothing was sent.
+            StallError: the axis stopped short of the target.
+            PositionError: it is somewhere else.
+            Stopped: a stop of this axis, or of another of the controller, ended it.
+            Busy: it moves already.
+        """
+        await self._axes.move_to({self._axis: z_um})
+
+    async def stop(self) -> None:
+        """Stop all axes of the controller at once, and return when this one is at rest."""
+        await self._axes.stop()
+
+    async def make_safe(self) -> None:
+        """Stop."""
+        await self._axes.stop()
+
+    async def read_faults(self) -> list[Fault]:
+        """The limit switches that are closed."""
+        return await self._axes.controller.read_faults()
+
+    async def clear_faults(self) -> None:
+        """Nothing is latched: a limit switch opens when the axis leaves it."""
+
+
+def _text(frame: bytes) -> str:
+    return frame.decode("latin-1")
+
+
+def _understood(text: str, parse: Callable[[str], object]) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,312 @@
+"""What motor drivers share: checks before a move, how long it may take, how its end is awaited, and how it is stopped.
+
+A move is started, most of its computed time is slept through, then the device is asked until it is at rest, and last
+its position is held against the target. A stop writes its bytes at once and ends the task that awaits the move, which
+raises `Stopped`. A move whose end can no longer be watched, because its caller was cancelled or the line failed, is
+stopped as well: nothing moves unwatched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from cartoseq.drivers.capabilities import Range
+from cartoseq.drivers.errors import (
+    Busy,
+    DeviceError,
+    DeviceFault,
+    Disconnected,
+    LimitError,
+    LinkError,
+    PositionError,
+    StallError,
+    Stopped,
+)
+from cartoseq.streaming.errors import InputError
+
+#: A move may take so much longer than its computed time, and so many seconds on top.
+SLACK: Final = 1.5
+MARGIN_S: Final = 2.0
+#: How often a device is asked whether it is at rest.
+POLL_S: Final = 0.02
+#: The same while it searches a switch.
+SEARCH_POLL_S: Final = 0.1
+_SLEPT_THROUGH: Final = 0.8
+_STOP_AGAIN_S: Final = 0.5
+_TRIES: Final = 3
+
+
+def check_within(device: str, axis: str, value: float, allowed: Range, unit: str = "um") -> None:
+    """Hold that a target is a number within the limits, both ends included.
+
+    Raises:
+        LimitError: it is not.
+    """
+    if not (math.isfinite(value) and value in allowed):
+        raise LimitError(
+            device,
+            f"{axis} was sent to {value:.10g} {unit}, allowed is {allowed.low:.10g} to {allowed.high:.10g} {unit}",
+            remedy="Nothing was moved. Check the target, or the limits in the instrument file.",
+        )
+
+
+def common_range(device: str, axis: str, configured: Range, reported: Range, unit: str = "um") -> Range:
+    """Return what lies within both the configured limits and those that the device keeps itself.
+
+    Raises:
+        InputError: nothing does.
+    """
+    low, high = max(configured.low, reported.low), min(configured.high, reported.high)
+    if not low < high:
+        raise InputError(
+            device,
+            f"the limits of {axis} are {configured.low:.10g} to {configured.high:.10g} {unit}, but the device keeps "
+            f"{reported.low:.10g} to {reported.high:.10g} {unit}",
+            remedy="Check the limits in the instrument file, and whether the device was homed.",
+        )
+    return Range(low, high)
+
+
+def travel_s(distance: float, speed: float, acceleration: float) -> float:
+    """Return how long a move from rest to rest takes with a trapezoidal profile of the speed.
+
+    It is ``d/v + v/a`` where the full speed is reached (``d >= v**2/a``), else ``2*sqrt(d/a)``.
+
+    Args:
+        distance: How far, in any unit of length; its sign does not count.
+        speed: Full speed in that unit per second, above 0.
+        acceleration: In that unit per second squared; infinite where there is no ramp.
+    """
+    distance = abs(distance)
+    if distance >= speed * (speed / acceleration):
+        return distance / speed + speed / acceleration
+    return 2 * math.sqrt(distance / acceleration)
+
+
+def check_arrival(
+    device: str,
+    start: Mapping[str, float],
+    target: Mapping[str, float],
+    found: Mapping[str, float],
+    tolerance: float,
+    *,
+    unit: str = "um",
+    wire: str = "",
+) -> None:
+    """Hold that every axis of a move is where it was sent.
+
+    Args:
+        device: The device's name.
+        start: Where each axis was before the move.
+        target: Where it was sent.
+        found: Where it came to rest.
+        tolerance: How far off it may be.
+        unit: Of all of them.
+        wire: The last bytes on the line.
+
+    Raises:
+        StallError: an axis stopped on its way.
+        PositionError: an axis is somewhere else.
+    """
+    for axis, to in target.items():
+        at, since = found[axis], start[axis]
+        if abs(at - to) <= tolerance:
+            continue
+        on_its_way = min(since, to) - tolerance <= at <= max(since, to) + tolerance
+        kind = StallError if on_its_way else PositionError
+        raise kind(
+            device,
+            axis,
+            f"{axis} came to rest at {at:.10g} {unit} after a move from {since:.10g} to {to:.10g} {unit}",
+            remedy="Look for an obstacle, a limit switch or a hand at the joystick, then home the device.",
+            wire=wire,
+        )
+
+
+def not_this_device(error: LinkError, expected: str) -> DeviceError:
+    """Return what to raise where a device did not answer as it should when it was opened.
+
+    Args:
+        error: How the line failed.
+        expected: The device that should be there, with its article.
+
+    Returns:
+        A fault that names the wrong device if something answered since the last command, else the error itself.
+    """
+    answered = " < " in error.wire.rsplit(" > ", 1)[-1]
+    if isinstance(error, Disconnected) or not answered:
+        return error
+    return DeviceFault(
+        error.device,
+        "dialect",
+        f"what answers does not speak as {expected} does",
+        remedy="Check the kind of device and the baud rate in the instrument file.",
+        wire=error.wire,
+    )
+
+
+async def begin(send: Callable[[], Awaitable[object]], has_begun: Callable[[], Awaitable[bool]]) -> None:
+    """Send a move to an absolute target; if the line fails, ask the device whether it took it before sending it again.
+
+    Args:
+        send: Sends the move, once.
+        has_begun: Whether the device moves, or is at the target already.
+
+    Raises:
+        LinkError: it could not be sent.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            await send()
+            return
+        except Disconnected:
+            raise
+        except LinkError:
+            if await has_begun():
+                return
+            if not tries_left:
+                raise
+
+
+async def await_rest(
+    device: str,
+    is_moving: Callable[[], Awaitable[bool]],
+    halt: Callable[[], None],
+    expected_s: float,
+    *,
+    poll_from_start_s: float = 0.0,
+) -> None:
+    """Return when a move has ended by the device's own word.
+
+    Args:
+        device: The device's name.
+        is_moving: Asks it.
+        halt: Stops it, once the move has taken too long.
+        expected_s: How long the move takes by its distance, speed and acceleration.
+        poll_from_start_s: Ask from the start, so often, since it may take much less (a search for a switch). At 0 most
+            of the expected time is slept through.
+
+    Raises:
+        DeviceFault: it moves for too long; it was told to stop.
+    """
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    deadline_s = begun_s + SLACK * expected_s + MARGIN_S
+    if not poll_from_start_s:
+        await asyncio.sleep(_SLEPT_THROUGH * expected_s)
+    while await is_moving():
+        if loop.time() >= deadline_s:
+            halt()
+            raise DeviceFault(
+                device,
+                "moving",
+                f"still moving {loop.time() - begun_s:.3g} s after the start of a move that takes {expected_s:.3g} s",
+                remedy="It was told to stop. Check its speed in the instrument file, and the mechanics.",
+            )
+        await asyncio.sleep(poll_from_start_s or POLL_S)
+
+
+class Motion:
+    """The move that a device is doing, one at a time, and how it is ended.
+
+    Args:
+        device: The device's name.
+        halt: Writes the device's stop at once, without waiting for anything.
+        is_moving: Asks the device whether it moves.
+    """
+
+    def __init__(self, device: str, halt: Callable[[], None], is_moving: Callable[[], Awaitable[bool]]) -> None:
+        self._device = device
+        self._halt = halt
+        self._is_moving = is_moving
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    async def run(self, move: Coroutine[Any, Any, None]) -> None:
+        """Do a move to its end.
+
+        Raises:
+            Busy: another is under way; nothing was done.
+            Stopped: `stop` ended it.
+        """
+        if self._task is not None:
+            move.close()
+            raise Busy(self._device, "is asked to move while it moves", remedy="Await the first move, or stop it.")
+        self._stopped = False
+        self._task = asyncio.ensure_future(move)
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._stopped and not (caller and caller.cancelling()):
+                raise Stopped(self._device, "the move was stopped before its end") from None
+            self._abandon()
+            raise
+        except LinkError:
+            self._abandon()
+            raise
+        finally:
+            self._task = None
+
+    async def stop(self, limit_s: float) -> None:
+        """Stop at once, end the move that is awaited, and return when the device says that it is at rest.
+
+        Args:
+            limit_s: How long it may take to slow down.
+
+        Raises:
+            DeviceFault: it goes on moving.
+            LinkError: it cannot be told, or asked.
+        """
+        try:
+            self._halt()
+        finally:
+            if self._task is not None:
+                self._stopped = True
+                self._task.cancel()
+        await self._come_to_rest(limit_s)
+
+    async def rest(self, limit_s: float) -> None:
+        """Stop what still moves from before, and return when it is at rest; at rest, nothing is sent.
+
+        Raises:
+            DeviceFault: it goes on moving.
+        """
+        if await self._is_moving():
+            self._halt()
+            await self._come_to_rest(limit_s)
+
+    async def _come_to_rest(self, limit_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        begun_s = said_s = loop.time()
+        while True:
+            failure: LinkError | None = None
+            try:
+                if not await self._is_moving():
+                    return
+            except Disconnected:
+                raise
+            except LinkError as error:
+                failure = error
+            now_s = loop.time()
+            if now_s - begun_s > SLACK * limit_s + MARGIN_S:
+                raise failure or DeviceFault(
+                    self._device,
+                    "moving",
+                    f"still moving {now_s - begun_s:.3g} s after it was told to stop",
+                    remedy="Cut its power by the emergency switch.",
+                )
+            if now_s - said_s >= _STOP_AGAIN_S:
+                said_s = now_s
+                self._halt()
+            await asyncio.sleep(POLL_S)
+
+    def _abandon(self) -> None:
+        """Stop what can no longer be watched, unless it was stopped already or cannot be told."""
+        if not self._stopped:
+            with contextlib.suppress(Disconnected):
+                self._halt()
