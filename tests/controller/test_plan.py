@@ -234,3 +234,14 @@ def test_thirty_kinds_of_bad_recipes_are_tried() -> None:
 def test_what_an_instrument_lacks_is_said(lacking: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
         compiled(SOUND, replace(FACTS, **lacking))  # type: ignore[arg-type]
+
+
+def test_a_fault_in_a_block_that_is_called_as_its_step_has_its_line_and_key() -> None:
+    text = SOUND.replace("block.cycle", "block.wash").replace('block = "cycle"', 'block = "wash"')
+    text = text.replace("volume_ul = 50\n", "volume_ul = -50\n").replace("power_mw = 50", "power_mv = 50", 1)
+    with pytest.raises(InputError) as caught:
+        parse_recipe(text)
+    message = str(caught.value)
+    number = text[: text.index("volume_ul = -50")].count("\n") + 1
+    assert message.startswith(f"recipe.toml: line {number}, key block.wash[3].volume_ul: expected a number above 0")
+    assert 'key block.wash[5].channels[0].power_mv: unknown key "power_mv". Did you mean "power_mw"?' in message
