@@ -204,6 +204,21 @@ def check(experiment: Path) -> None:
 
 
 @cli.command()
+@click.argument("recipe", type=_PATH)
+@click.option("--instrument", type=_PATH, required=True, help="The instrument file (TOML, docs/instrument.md).")
+@click.option("--out", "folder", type=_PATH, default=Path(), help="Where the run will write [default: here].")
+def plan(recipe: Path, instrument: Path, folder: Path) -> None:
+    """Say what a RECIPE file (TOML, docs/recipe.md) comes to: time line, reagents, time, pictures, disk.
+
+    \b
+    cartoseq plan recipe.toml --instrument bench.toml
+    """
+    from cartoseq.controller.planning import plan as say_plan
+
+    say_plan(recipe, instrument, folder, click.echo)
+
+
+@cli.command()
 @click.argument("rack", type=_PATH)
 def simulate(rack: Path) -> None:
     """Serve the simulated devices of a RACK file (TOML, docs/rack.md) until it is interrupted.

@@ -121,6 +121,8 @@ class PlannedStep:
         action: What is done.
         place: Where it comes from, for people: "read 1, cycle 3: block cycle, step 4".
         key: Where it stands in the recipe.
+        path: Where it stands in the run, all from 1: the number of the recipe's own step, and where that does a block,
+            the turn (or cycle), and the number of the block's step; and so on.
         start_s: When it begins, from the start of the run, as far as can be known.
         duration_s: How long it takes.
         on_fault: "abort" or "pause".
@@ -131,6 +133,7 @@ class PlannedStep:
     action: Action
     place: str
     key: KeyPath
+    path: tuple[int, ...]
     start_s: float
     duration_s: float
     on_fault: str
@@ -203,6 +206,7 @@ class _Compiler:
         self.problems: list[Problem] = []
         self.steps: list[PlannedStep] = []
         self.now_s = 0.0
+        self.path: tuple[int, ...] = ()
         self.selected: str | None = None
         self.held_ul = 0.0
         self.target_c = facts.start_c
@@ -237,16 +241,19 @@ class _Compiler:
 
     def add(self, action: Action, duration_s: float, place: str, key: KeyPath, step: Step) -> None:
         number = len(self.steps) + 1
-        self.steps.append(PlannedStep(number, action, place, key, self.now_s, duration_s, step.on_fault, step.tries))
+        self.steps.append(
+            PlannedStep(number, action, place, key, self.path, self.now_s, duration_s, step.on_fault, step.tries)
+        )
         self.now_s += duration_s
         self.ramp_left_s = max(0.0, self.ramp_left_s - duration_s)
 
     # ------------------------------------------------------------------------------------------------ steps to actions
 
-    def _do(self, steps: tuple[Step, ...], key: KeyPath, where: str) -> None:
+    def _do(self, steps: tuple[Step, ...], key: KeyPath, where: str, path: tuple[int, ...] = ()) -> None:
         for number, step in enumerate(steps):
             here = (*key, number)
             place = f"{where}step {number + 1}"
+            self.path = (*path, number + 1)
             match step:
                 case Flow():
                     self._flow(step, step.reagent, step.volume_ul, step.flow_ul_per_s, place, here)
@@ -295,7 +302,8 @@ class _Compiler:
                     for turn in range(times):
                         again = f"{turn + 1} of {times}, " if times > 1 else ""
                         steps_of = self.recipe.block[step.block]
-                        self._do(steps_of, ("block", step.block), f"{where}{again}block {step.block}, ")
+                        before = f"{where}{again}block {step.block}, "
+                        self._do(steps_of, ("block", step.block), before, (*path, number + 1, turn + 1))
 
     def _flow(self, step: Step, reagent: str, volume_ul: float, flow_ul_per_s: float, place: str, key: KeyPath) -> None:
         facts, bottle = self.facts, self.recipe.reagents[reagent]
@@ -492,11 +500,12 @@ class _Compiler:
                     "a cycle without a deblock: its next incorporation would find every end blocked",
                     'Flow a reagent with role = "deblock" in it.',
                 )
+        path = self.path
         for cycle in range(1, length + 1):
             self.cycle += 1
             name = step.first_block if cycle == 1 and step.first_block else step.block
             before = f"{where}read {step.read}, cycle {cycle}: block {name}, "
-            self._do(self.recipe.block[name], ("block", name), before)
+            self._do(self.recipe.block[name], ("block", name), before, (*path, cycle))
             self.disk_bytes += self.recipe.clusters
         self.cycle = 0
 

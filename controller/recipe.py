@@ -424,6 +424,7 @@ FILE = FileKind(
     arrays=frozenset({"step"}),
     kinds=STEPS,
     tag="do",
+    depths={"step": 2, "block": 3},
     remedy=_remedy,
 )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -47,8 +47,9 @@ class FileKind:
         name: "experiment".
         tables: The model of each table by its name; "" for the file itself.
         arrays: Names of the tables that are written as [[name]].
-        kinds: For lists of entries of several kinds: the model of each kind, by what the entry's `tag` says.
+        kinds: For entries of several kinds: the model of each kind, by what the entry's `tag` says.
         tag: The key that tells an entry's kind.
+        depths: How many steps of a key lead to such an entry, by the first of them: ``step[3]`` has two.
         remedy: A better remedy than the general one, given the key and whether a list was expected; or nothing.
     """
 
@@ -57,12 +58,38 @@ class FileKind:
     arrays: frozenset[str] = frozenset()
     kinds: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     tag: str = ""
+    depths: Mapping[str, int] = field(default_factory=dict)
     remedy: Callable[[KeyPath], str] = lambda _key: ""
 
     @property
     def page(self) -> str:
         """The page that shows how it is written."""
         return f"docs/{self.name}.md"
+
+    def split(self, place: Sequence[str | int]) -> tuple[KeyPath, str]:
+        """Part a place as pydantic tells it into the key and the entry's kind, if it is in one: ``step[3].flow.port``.
+
+        Only what stands right behind an entry is its kind: a block may be called "wash" as well.
+        """
+        place = [step for step in place if step != "[key]"]  # pydantic's mark of a key that is at fault itself
+        depth = self.depths.get(str(place[0]), 0) if place else 0
+        if not depth or len(place) <= depth:
+            return tuple(place), ""
+        return (*place[:depth], *place[depth + 1 :]), str(place[depth])
+
+    def known(self, key: KeyPath, kind: str) -> type[BaseModel]:
+        """The model of the table that a key stands in."""
+        if kind:
+            model, inside = self.kinds[kind], key[self.depths[str(key[0])] : -1]
+        else:
+            model, inside = self.tables[str(key[0]) if len(key) > 1 else ""], ()
+        for step in inside:
+            held = model.model_fields[str(step)].annotation if str(step) in model.model_fields else None
+            tables = [one for one in (held, *get_args(held)) if isinstance(one, type) and issubclass(one, BaseModel)]
+            if not tables:
+                break
+            model = tables[0]
+        return model
 
     def header(self, table: str) -> str:
         """How a table begins in the file."""
@@ -125,7 +152,7 @@ def problems_of(error: ValidationError, kind: FileKind) -> list[Problem]:
 
 
 def _problems_of(details: ErrorDetails, file: FileKind) -> list[Problem]:
-    key: KeyPath = tuple(step for step in details["loc"] if step not in file.kinds)
+    key, entry_kind = file.split(details["loc"])
     found = shown(details["input"])
     limits: Mapping[str, Any] = details.get("ctx", {})
     kind = details["type"]
@@ -134,7 +161,7 @@ def _problems_of(details: ErrorDetails, file: FileKind) -> list[Problem]:
     if kind == "too_short" and details["input"]:
         return []  # pydantic counts the sound entries only; what is wrong with the others is said by itself
     if kind == "extra_forbidden":
-        return [_unknown_key(key, [step for step in details["loc"] if step in file.kinds], file)]
+        return [_unknown_key(key, entry_kind, file)]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return [_unknown_kind(key, details["input"], file)]
     as_shown = f"as {file.page} shows."
@@ -172,10 +199,9 @@ def _problems_of(details: ErrorDetails, file: FileKind) -> list[Problem]:
     return [Problem(key, text, remedy)]
 
 
-def _unknown_key(key: KeyPath, kinds: Sequence[str | int], file: FileKind) -> Problem:
+def _unknown_key(key: KeyPath, kind: str, file: FileKind) -> Problem:
     name = str(key[-1])
-    model = file.kinds[str(kinds[-1])] if kinds else file.tables[str(key[0]) if len(key) > 1 else ""]
-    known = list(model.model_fields)
+    known = list(file.known(key, kind).model_fields)
     if near := get_close_matches(name, known, n=1, cutoff=0.6):
         remedy = f'Did you mean "{near[0]}"?'
     elif homes := [table for table, other in file.tables.items() if table and name in other.model_fields]:

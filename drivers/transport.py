@@ -221,7 +221,6 @@ class Transport:
         self._set_aside(framer)
         before = self._interrupts
         self._in_doubt = True
-        self._pass_over(framer)
         self._write(command)
         deadline_s = asyncio.get_running_loop().time() + timeout_s
         while True:
@@ -272,15 +271,6 @@ class Transport:
         if self._link is None:
             raise self._gone()
         return len(self._buffer) > held or self._interrupts != interrupts
-
-    def _pass_over(self, framer: Framer) -> None:
-        """What has come before a command is sent (an alert, a reply said twice) is no reply to it."""
-        try:
-            while (frame := self._take_frame(framer)) is not None:
-                if self.unasked is not None:
-                    self.unasked(frame)
-        except FramingError:
-            self._buffer = b""
 
     def _take_frame(self, framer: Framer) -> bytes | None:
         try:

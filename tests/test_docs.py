@@ -17,13 +17,14 @@ from click.testing import CliRunner
 
 import cartoseq
 from cartoseq.controller.cli import cli
+from cartoseq.controller.instrument import build_bench, parse_instrument
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.simulators.rack import build
 
 PROJECT = Path(__file__).resolve().parent.parent
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-#: Its TOML describes racks of simulated devices; that of the other pages, experiments.
-RACKS = PROJECT / "docs" / "rack.md"
+#: What the TOML of these pages describes; that of the other pages, experiments.
+RACKS, INSTRUMENTS, RECIPES = (PROJECT / "docs" / f"{kind}.md" for kind in ("rack", "instrument", "recipe"))
 #: What ./run knows besides the commands of cartoseq.
 OF_RUN = {"test", "lint", "bench"}
 EXAMPLE = re.compile(r"^ *cartoseq .*$", re.MULTILINE)
@@ -70,7 +71,22 @@ def test_every_rack_that_is_shown_is_sound(text):
     assert build(tomllib.loads(text)).lines
 
 
-@pytest.mark.parametrize("text", blocks("toml", [page for page in PAGES if page != RACKS]))
+@pytest.mark.parametrize("text", blocks("toml", [INSTRUMENTS]))
+def test_every_instrument_that_is_shown_is_sound(text):
+    assert list(build_bench(parse_instrument(text)).devices())
+
+
+@pytest.mark.parametrize("text", blocks("toml", [RECIPES]))
+def test_every_recipe_that_is_shown_can_be_planned(text, tmp_path):
+    (tmp_path / "recipe.toml").write_text(text)
+    bench = PROJECT / "instruments" / "bench.toml"
+    arguments = ["plan", str(tmp_path / "recipe.toml"), "--instrument", str(bench), "--out", str(tmp_path)]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "time  " in result.output
+
+
+@pytest.mark.parametrize("text", blocks("toml", [page for page in PAGES if page not in (RACKS, INSTRUMENTS, RECIPES)]))
 def test_every_experiment_that_is_shown_is_sound(text, tmp_path):
     content = tomllib.loads(text)
     names = [content["chip"]["barcodes"]]

@@ -234,3 +234,22 @@ def test_thirty_kinds_of_bad_recipes_are_tried() -> None:
 def test_what_an_instrument_lacks_is_said(lacking: dict[str, object], says: str) -> None:
     with pytest.raises(InputError, match=says):
         compiled(SOUND, replace(FACTS, **lacking))  # type: ignore[arg-type]
+
+
+def test_a_fault_in_a_block_that_is_called_as_its_step_has_its_line_and_key() -> None:
+    text = SOUND.replace("block.cycle", "block.wash").replace('block = "cycle"', 'block = "wash"')
+    text = text.replace("volume_ul = 50\n", "volume_ul = -50\n").replace("power_mw = 50", "power_mv = 50", 1)
+    with pytest.raises(InputError) as caught:
+        parse_recipe(text)
+    message = str(caught.value)
+    number = text[: text.index("volume_ul = -50")].count("\n") + 1
+    assert message.startswith(f"recipe.toml: line {number}, key block.wash[3].volume_ul: expected a number above 0")
+    assert 'key block.wash[5].channels[0].power_mv: unknown key "power_mv". Did you mean "power_mw"?' in message
+
+
+def test_an_action_knows_its_place_in_the_run() -> None:
+    repeated = '[[block.rinse]]\ndo = "use"\nblock = "once"\n[[block.once]]\ndo = "checkpoint"\nlabel = "x"\n'
+    plan = compiled(SOUND + repeated + '[[step]]\ndo = "repeat"\nblock = "rinse"\ntimes = 2\n')
+    assert [step.path for step in plan.steps[-2:]] == [(5, 1, 1, 1, 1), (5, 2, 1, 1, 1)]
+    images = [step.path for step in plan.steps if isinstance(step.action, Image)]
+    assert images == [(3, 1, 6), (3, 2, 6)]
