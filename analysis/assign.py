@@ -11,7 +11,7 @@ not uniquely placed. It is a lower bound: a read that fits at once is not compar
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +144,16 @@ def assign(
         raise InputError("layer", 'is "rna", but the reference has no genes', remedy="Give the library a GTF file.")
     calls = np.ascontiguousarray(bases)
     n = calls.shape[1]
-    result = Assignments(
+    result = make_assignments(n)
+    batch = Batch(calls.shape[0], min(n, BATCH))
+    for first in range(0, n, BATCH):
+        batch.run(calls, first, min(BATCH, n - first), reference, settings, wanted, result)
+    return result
+
+
+def make_assignments(n: int) -> Assignments:
+    """Return room for what is found out about `n` templates."""
+    return Assignments(
         verdicts=np.empty(n, np.uint8),
         genes=np.empty(n, np.uint32),
         positions=np.empty(n, np.uint64),
@@ -154,10 +163,6 @@ def assign(
         aligned_from=np.empty(n, np.uint16),
         aligned_to=np.empty(n, np.uint16),
     )
-    batch = _Batch(calls.shape[0], min(n, BATCH))
-    for first in range(0, n, BATCH):
-        batch.run(calls, first, min(BATCH, n - first), reference, settings, wanted, result)
-    return result
 
 
 def make_scratch(bases: int, rows: int) -> Scratch:
@@ -227,7 +232,12 @@ def place_reads(
     alignment.resolve(chosen, reads, every, text, introns, limits, placed, True, scratch)
 
 
-class _Batch:
+PlaceArguments: TypeAlias = tuple[
+    Reads, Hits, Hits, kmerindex.KmerIndex, Text, Introns, Limits, Placements, NDArray[np.int64], Scratch
+]
+
+
+class Batch:
     """Scratch arrays of one caller; every batch uses them again."""
 
     def __init__(self, bases: int, size: int) -> None:
@@ -260,12 +270,20 @@ class _Batch:
     ) -> None:
         """Decide the reads [first, first + n) of a block."""
         forward, no_calls = self.reads[0, :n], self.lost[0, :n]
-        lengths, heads, status, rows = self.lengths[:n], self.heads[:n], self.status[:n], self.rows[:n]
+        lengths, heads = self.lengths[:n], self.heads[:n]
         template.pack_reads(calls, first, forward, no_calls, lengths, self.scratch)
         if wanted is not None:
             lengths *= wanted[first : first + n]
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
+        place_reads(*self.to_place(first, n, reference, settings, result))
+        self.describe(first, n, reference, settings, result)
+
+    def to_place(
+        self, first: int, n: int, reference: Reference, settings: AssignSettings, result: Assignments
+    ) -> PlaceArguments:
+        """Return what `place_reads` is given for the packed reads [first, first + n)."""
+        lengths, status, rows = self.lengths[:n], self.status[:n], self.rows[:n]
         needed = self.needed[:n]
         template.count_needed(lengths, settings.min_aligned_fraction, settings.min_aligned_bases, needed)
         reads = Reads(self.reads, self.lost, lengths, needed)
@@ -283,8 +301,7 @@ class _Batch:
         placed = Placements(status, result.strands[here], result.confidence[here], rows)
         few = Hits(self.few_hits, self.hit_counts, self.bounds, self.repeats)
         every = few._replace(places=self.hits)
-        place_reads(reads, few, every, reference.index, text, introns, limits, placed, self.open_reads, self.scratch)
-        self._describe(first, n, reference, settings, result)
+        return reads, few, every, reference.index, text, introns, limits, placed, self.open_reads, self.scratch
 
     def _trim(
         self,
@@ -304,9 +321,8 @@ class _Batch:
             if settings.strand != "forward":
                 template.trim_heads(forward, no_calls, 3, run, others, lengths, heads)
 
-    def _describe(
-        self, first: int, n: int, reference: Reference, settings: AssignSettings, result: Assignments
-    ) -> None:
+    def describe(self, first: int, n: int, reference: Reference, settings: AssignSettings, result: Assignments) -> None:
+        """Write where the placed reads [first, first + n) lie, and which genes they count for."""
         here = slice(first, first + n)
         status, rows = self.status[:n], self.rows[:n]
         genecall.describe(

@@ -17,17 +17,19 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
-import polars as pl
 from isal import igzip, igzip_lib
 from numpy.typing import NDArray
 
 from cartoseq.analysis.filefaults import COPY_AGAIN, gzip_fault, hdf5_fault
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.kernel import kernel
+
+if TYPE_CHECKING:
+    import polars as pl
 
 MAX_COORDINATE = 2**31 - 1
 DATASET = "bpMatrix_1"
@@ -426,6 +428,8 @@ def _parse_block(
     path: Path, block: bytes, first_line: int, skip: int, layout: TextLayout, length: int, base: int
 ) -> tuple[Piece, int]:
     """Parse whole lines with polars: a row a line, so a row tells its line."""
+    import polars as pl  # takes a quarter of a second, and only the tables of a text chip need it
+
     if b'"' in block:
         block = block.replace(b'"', b"")
     names = [f"column{i}" for i in range(layout.columns)]
@@ -503,6 +507,8 @@ def _pack_ascii(text: NDArray[np.uint8], cids_out: NDArray[np.uint64]) -> int:
 def _coordinates(
     path: Path, column: pl.Series, name: str, lines: NDArray[np.int64], base: int
 ) -> NDArray[np.int64] | NDArray[np.float64]:
+    import polars as pl
+
     if column.null_count():
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         problem = f"too few columns: there is no {name}"

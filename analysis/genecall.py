@@ -7,6 +7,8 @@ None exonic, one spanned on the read's strand: intronic. Otherwise, a spanned ge
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ def _fetch_segments(
     segments: NDArray[np.int64],
     entries: NDArray[np.uint64],
     segment_of_block: NDArray[np.uint32],
-    first: np.uint64,
+    first: Any,
 ) -> None:
     """Ask memory for what `call_genes` will look at for a group of reads: one step for all of them, then the next."""
     end = min(first + _GROUP, np.uint64(status.size))

@@ -299,9 +299,7 @@ def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
 
 
 @inlined_leaf
-def _seed(
-    reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.uint64, k: np.uint64
-) -> np.uint64:
+def _seed(reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.uint64, k: np.uint64) -> np.uint64:
     """Return the hash of a read's word, its lowest bit set if the reverse complement is the key.
 
     (The fingerprint and the slot do not hold the lowest bit.) `plus_at` is the word's first base in all reads,
@@ -331,8 +329,8 @@ def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
 def _diagonal(
     place: np.uint64,
     read_strand: np.uint64,
-    offset: int,
-    length: int,
+    offset: Any,
+    length: Any,
     k: int,
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
@@ -369,7 +367,7 @@ def _next_seed(
     end: np.uint64,
     k: np.uint64,
     pairs: np.uint64,
-) -> np.uint64:
+) -> Any:
     """Return the offset of the first sampled word without a no-call that begins in [begin, end), or `end`.
 
     `read_at` is the read's first base in all reads. From that of the reverse complement, words are looked at from the
@@ -402,6 +400,9 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
         hits: Out: at most FEW_HITS places, counts and bounds of each read; `repeats` is left alone.
         scratch: Working space.
     """
+    at: Any
+    length: Any
+    offset: Any
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
     k = index.k
@@ -412,7 +413,11 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
     row_bases = np.uint64(32 * reads.words.shape[2])
     reverse_at = row_bases * np.uint64(reads.words.shape[1])
     width = np.uint64(k)
-    hashes, offsets, found_slots = scratch.few.reshape(-1), scratch.few_offsets.reshape(-1), scratch.few_slots.reshape(-1)
+    hashes, offsets, found_slots = (
+        scratch.few.reshape(-1),
+        scratch.few_offsets.reshape(-1),
+        scratch.few_slots.reshape(-1),
+    )
     places, most = hits.places.reshape(-1), hits.places.shape[1]
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
     none, one = np.uint64(0), np.uint64(1)
@@ -435,7 +440,9 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                 at = np.uint64((r - first) * FEW + s)
                 offset = low if s == 0 else middle if s == 1 else high
                 hashes[at] = NO_SEED
-                if (s == 0 and low < words) or (others > none and ((s == 1 and middle < high) or (s == 2 and high > low))):
+                if (s == 0 and low < words) or (
+                    others > none and ((s == 1 and middle < high) or (s == 2 and high > low))
+                ):
                     hashes[at] = _seed(flat, plus + offset, minus + length - width - offset, width)
                     offsets[at] = np.int64(offset)
         # Together: a prefetch holds up what follows until the page is known, but not the next prefetch.
@@ -493,6 +500,10 @@ def all_seeds(
             repeats with a cut list name stand there only if there are no others.
         scratch: Working space.
     """
+    at: Any
+    length: Any
+    seed: Any
+    offset: Any
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
     places, k = hits.places, index.k

@@ -9,20 +9,18 @@ works on views of what it was given, which the caller keeps alive.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-import numba
+from cartoseq.streaming.kernel import compiled
 
 F = TypeVar("F", bound=Callable[..., object])
-
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "_nrt": False}
 
 
 def leaf(function: F) -> F:
     """Compile a function that allocates nothing: without the GIL, without reference counting, kept on disk."""
-    return cast(F, numba.njit(**_OPTIONS)(function))
+    return compiled(function, _nrt=False)
 
 
 def inlined_leaf(function: F) -> F:
     """Compile a small helper of leaves of the same module, and inline it there."""
-    return cast(F, numba.njit(inline="always", **_OPTIONS)(function))
+    return compiled(function, inline="always", _nrt=False)

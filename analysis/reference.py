@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dnaio
 import numpy as np
@@ -21,12 +21,14 @@ import platformdirs
 from numpy.typing import NDArray
 
 from cartoseq.analysis.alignment import INTRON_BLOCK_SHIFT
-from cartoseq.analysis.annotation import Annotation, read_annotation
 from cartoseq.analysis.filefaults import COPY_AGAIN, gzip_fault
 from cartoseq.analysis.kmerindex import KmerIndex, build_index
 from cartoseq.analysis.referencefile import read_reference, write_reference
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError
 from cartoseq.streaming.kernel import kernel
+
+if TYPE_CHECKING:
+    from cartoseq.analysis.annotation import Annotation
 
 LAYOUT_VERSION: Final = 3
 """Raised whenever the arrays or what they mean change: an older saved index is then built anew."""
@@ -193,6 +195,8 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
         pack_text(sequence, int(offset), text, unknown)
     del sequences
     blocks = unknown_blocks(unknown)
+    from cartoseq.analysis.annotation import read_annotation  # polars takes a quarter of a second to import
+
     annotation = None if genes is None else read_annotation(genes, names, lengths.tolist())
     introns = np.empty((0, 2), np.int64)
     if annotation is not None and annotation.introns.size:

@@ -171,30 +171,32 @@ def prepare(run: RunFolder, experiment: Experiment, say: Callable[[str], None], 
     """
     from cartoseq.analysis.counters import located
     from cartoseq.controller.folding import make_fold
+    from cartoseq.controller.rehearsing import rehearsals_beside
     from cartoseq.controller.sources import open_source
 
     looked_at = experiment.model_copy(
         update={"run": experiment.run.model_copy(update={"block_clusters": FIRST_READS, "expected_molecules": None})}
     )
-    fold = make_fold(looked_at, say)
-    say("compiling the kernels")
-    for number, library in enumerate(looked_at.library if look_at_reads else ()):
-        if library.follow_until is not None:
-            # Its first reads may be hours away.
-            continue
-        with open_source(looked_at, number) as blocks:
-            note_codec(run, library, blocks)
-            fold.libraries[number].add(next(blocks))
-        counters = fold.libraries[number].counters
-        total, found = counters["reads_total"], located(counters)
-        if found < LOWEST_HIT_RATE * total:
-            raise InputError(
-                experiment.chip.barcodes,
-                f"no spot matches {total - found:,} of the first {total:,} reads of library {library.name} "
-                f"({100 * found / total:.1f} % fit)",
-                remedy=f"Is this the chip of this library? It is called {fold.libraries[number].frame.name}."
-                + (' Or is it another codec? grouped_names = "auto" finds out.' if library.grouped_names else ""),
-            )
+    with rehearsals_beside():
+        fold = make_fold(looked_at, say)
+        say("compiling the kernels")
+        for number, library in enumerate(looked_at.library if look_at_reads else ()):
+            if library.follow_until is not None:
+                # Its first reads may be hours away.
+                continue
+            with open_source(looked_at, number) as blocks:
+                note_codec(run, library, blocks)
+                fold.libraries[number].add(next(blocks))
+            counters = fold.libraries[number].counters
+            total, found = counters["reads_total"], located(counters)
+            if found < LOWEST_HIT_RATE * total:
+                raise InputError(
+                    experiment.chip.barcodes,
+                    f"no spot matches {total - found:,} of the first {total:,} reads of library {library.name} "
+                    f"({100 * found / total:.1f} % fit)",
+                    remedy=f"Is this the chip of this library? It is called {fold.libraries[number].frame.name}."
+                    + (' Or is it another codec? grouped_names = "auto" finds out.' if library.grouped_names else ""),
+                )
 
 
 def bin_live(run: RunFolder, sockets: Path, experiment: Experiment, stop: threading.Event) -> None:
