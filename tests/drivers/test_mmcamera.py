@@ -31,16 +31,14 @@ async def take_all(stream: AsyncIterator[Frame]) -> list[Frame]:
 
 
 @pytest.fixture
-def photograph(tmp_path: Path) -> Callable[..., None]:
-    pytest.importorskip("pymmcore", reason="PYMMCORE ABSENT: Micro-Manager's cameras are not tested")
-    adapters = pytest.importorskip("mm_test_adapters", reason="MM-TEST-ADAPTERS ABSENT: no demonstration camera")
+def photograph(tmp_path: Path, demonstration_adapters: str) -> Callable[..., None]:
     configuration = tmp_path / "demo.cfg"
 
     def run(use: Use, text: str = CONFIGURATION, **settings: Any) -> None:
         configuration.write_text(text)
 
         async def main() -> None:
-            core = MicroManagerCore("microscope", configuration, adapter_folders=[adapters.device_adapter_path()])
+            core = MicroManagerCore("microscope", configuration, adapter_folders=[demonstration_adapters])
             camera = MicroManagerCamera(core, "camera", **settings)
             assert isinstance(camera, Camera)
             await camera.open()

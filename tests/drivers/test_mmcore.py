@@ -23,14 +23,7 @@ def test_a_core_that_is_not_open_says_so() -> None:
         run_virtual(MicroManagerCore("microscope", "x.cfg").call("camera", lambda core: None))
 
 
-def need_micro_manager() -> str:
-    pytest.importorskip("pymmcore", reason="PYMMCORE ABSENT: Micro-Manager's devices are not tested")
-    adapters = pytest.importorskip("mm_test_adapters", reason="MM-TEST-ADAPTERS ABSENT: no demonstration devices")
-    return str(adapters.device_adapter_path())
-
-
-def test_configurations_that_cannot_be_loaded_are_one_message(tmp_path: Path) -> None:
-    adapters = need_micro_manager()
+def test_configurations_that_cannot_be_loaded_are_one_message(tmp_path: Path, demonstration_adapters: str) -> None:
     broken = tmp_path / "broken.cfg"
     broken.write_text("Device,Camera,NoSuchAdapter,DCam\n")
 
@@ -38,18 +31,17 @@ def test_configurations_that_cannot_be_loaded_are_one_message(tmp_path: Path) ->
         with pytest.raises(InputError, match="no such Micro-Manager configuration"):
             await MicroManagerCore("microscope", tmp_path / "absent.cfg").open()
         with pytest.raises(Disconnected, match="NoSuchAdapter"):
-            await MicroManagerCore("microscope", broken, adapter_folders=[adapters]).open()
+            await MicroManagerCore("microscope", broken, adapter_folders=[demonstration_adapters]).open()
 
     asyncio.run(main())
 
 
-def test_a_core_is_shared_and_the_last_one_lets_go(tmp_path: Path) -> None:
-    adapters = need_micro_manager()
+def test_a_core_is_shared_and_the_last_one_lets_go(tmp_path: Path, demonstration_adapters: str) -> None:
     configuration = tmp_path / "demo.cfg"
     configuration.write_text("Device,Z,DemoCamera,DStage\nProperty,Core,Initialize,1\n")
 
     async def main() -> None:
-        core = MicroManagerCore("microscope", configuration, adapter_folders=[adapters])
+        core = MicroManagerCore("microscope", configuration, adapter_folders=[demonstration_adapters])
         await asyncio.gather(core.open(), core.open())
         await core.close()
         assert await core.call("z", lambda mm: mm.getPosition("Z")) == 0.0

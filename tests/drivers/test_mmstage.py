@@ -177,9 +177,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, float]) -> 
         MicroManagerStage(MicroManagerCore("m", "x.cfg"), "stage", limits=LIMITS, **settings)
 
 
-def test_micro_managers_demonstration_stages_move(tmp_path: Path) -> None:
-    pytest.importorskip("pymmcore", reason="PYMMCORE ABSENT: Micro-Manager's stages are not tested")
-    adapters = pytest.importorskip("mm_test_adapters", reason="MM-TEST-ADAPTERS ABSENT: no demonstration stages")
+def test_micro_managers_demonstration_stages_move(tmp_path: Path, demonstration_adapters: str) -> None:
     (tmp_path / "demo.cfg").write_text(
         "Device,XY,DemoCamera,DXYStage\nDevice,Z,DemoCamera,DStage\nProperty,Core,Initialize,1\n"
     )
@@ -192,5 +190,5 @@ def test_micro_managers_demonstration_stages_move(tmp_path: Path) -> None:
         await stage.stop()
         assert await stage.read_faults() == await focus.read_faults() == []
 
-    core = MicroManagerCore("m", tmp_path / "demo.cfg", adapter_folders=[adapters.device_adapter_path()])
+    core = MicroManagerCore("m", tmp_path / "demo.cfg", adapter_folders=[demonstration_adapters])
     asyncio.run(with_stages(core, use))
