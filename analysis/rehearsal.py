@@ -66,7 +66,7 @@ def _empty_reference() -> Reference:
         skipped_contigs=(),
         text=np.zeros(2, np.uint64),
         unknown=np.zeros(2, np.uint64),
-        unknown_blocks=np.zeros(1, np.uint8),
+        unknown_blocks=np.zeros(1, np.uint64),
         bases=0,
         index=KmerIndex(27, 1, np.full(64, EMPTY, np.uint64), np.zeros(1, np.uint64), 0, 1),
         intron_starts=none,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cartoseq.analysis import alignment, genecall, moleculetable, rehearsal
+from cartoseq.analysis import alignment, genecall, moleculerows, narrowtable, rehearsal
 from cartoseq.analysis.assign import AssignSettings, assign, place_reads
 from cartoseq.analysis.molecules import MoleculeSet
 from cartoseq.analysis.reference import build_reference
@@ -36,8 +36,8 @@ def test_a_fold_needs_no_other_machine_code_than_its_rehearsal(tmp_path: Path) -
         alignment.resolve.inner,
         genecall.call_genes,
         genecall.describe,
-        moleculetable.first_misfit,
-        moleculetable.add_narrow,
+        moleculerows.first_misfit,
+        narrowtable.add_narrow,
     ):
         assert len(kinds_on_disk(kernel)) == 1, kernel
     assert rehearsal.missing_steps() == []
