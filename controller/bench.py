@@ -19,7 +19,7 @@ from cartoseq.drivers.capabilities import (
     TemperatureController,
     XYStage,
 )
-from cartoseq.drivers.errors import DeviceError, LimitError
+from cartoseq.drivers.errors import DeviceError
 
 #: How long one device may take to become safe before the next one's turn; the call goes on meanwhile.
 SAFE_DEADLINE_S: Final = 5.0
@@ -118,15 +118,3 @@ class Bench:
         except (DeviceError, OSError) as error:
             return str(error)
         return ""
-
-    def need(self, role: str) -> Device:
-        """The device of a role.
-
-        Raises:
-            LimitError: the instrument has none.
-        """
-        device = getattr(self, role)
-        if device is None:
-            raise LimitError("instrument", f"has no {role}", remedy="Describe one in the instrument file.")
-        assert isinstance(device, Device)
-        return device

@@ -404,7 +404,7 @@ class Engine:
                 self.journal.note("imaged", step=step.number, **await self.imager.image(step.action))
             case AskOperator(message=message):
                 self._hold("operator", message)
-                await self._wait_released("operator")
+                await self._stand_by(lambda: "operator" in self._holds)
             case PausePoint():
                 pass
 
@@ -418,9 +418,10 @@ class Engine:
             self._emitting.pop(action.device, None)
             await laser.set_emission(False)
 
-    async def _wait_released(self, name: str) -> None:
+    async def _stand_by(self, held: Callable[[], bool]) -> None:
+        """Be paused within an action for as long as it is held."""
         self._enter(State.PAUSED, why=list(self._holds.values()))
-        while name in self._holds and self._ending is None:
+        while held() and self._ending is None:
             self._changed.clear()
             await self._changed.wait()
         if self._ending is None and not self._holds:
@@ -432,12 +433,7 @@ class Engine:
         begin_s = loop.time() - already_s
         await asyncio.sleep(max(0.0, action.duration_s - already_s))
         if self._holds:
-            self._enter(State.PAUSED, why=list(self._holds.values()))
-            while self._holds and self._ending is None:
-                self._changed.clear()
-                await self._changed.wait()
-            if self._ending is None:
-                self._enter(State.RUNNING)
+            await self._stand_by(lambda: bool(self._holds))
         lasted_s = loop.time() - begin_s
         if lasted_s > action.most_s:
             self.journal.note("overrun", step=step.number, planned_s=action.duration_s, lasted_s=round(lasted_s, 1))
@@ -449,7 +445,7 @@ class Engine:
         pump = self.bench.pump
         assert pump is not None
         way = "draw" if isinstance(action, Draw) else action.to
-        done_ul = self._delivered_of(step.number)
+        done_ul = self.ledger.delivered_ul.get(step.number, 0.0)
         if self._pump_in_doubt:
             await self._initialize_pump("its last stroke failed")
         left_ul = action.volume_ul - done_ul
@@ -484,24 +480,17 @@ class Engine:
         return min(most_ul, moved_ul)
 
     def _deliver(self, step: PlannedStep, way: str, action: Draw | Push, volume_ul: float) -> None:
-        reagent = action.reagent if isinstance(action, Draw) else ""
-        self.ledger.add(way, volume_ul, reagent)
-        self.journal.note("delivered", step=step.number, way=way, reagent=reagent, volume_ul=round(volume_ul, 3))
+        self._account(step.number, way, action.reagent if isinstance(action, Draw) else "", volume_ul)
+
+    def _account(self, step: int, way: str, reagent: str, volume_ul: float) -> None:
+        self.ledger.add(step, way, volume_ul, reagent)
+        self.journal.note("delivered", step=step, way=way, reagent=reagent, volume_ul=round(volume_ul, 3))
 
     def _try_to_deliver(self, step: PlannedStep, way: str, action: Draw | Push, volume_ul: float) -> None:
         try:
             self._deliver(step, way, action, volume_ul)
         except OSError as error:
             self.message = f"the ledger could not be written: {error.strerror}"
-
-    def _delivered_of(self, number: int) -> float:
-        return float(
-            sum(
-                event["volume_ul"]
-                for event in self.journal.events
-                if event["event"] == "delivered" and event.get("step") == number
-            )
-        )
 
     # -------------------------------------------------------------------------------------------------- holds and ends
 
@@ -510,10 +499,9 @@ class Engine:
             return
         self._holds[name] = why
         self._changed.set()
-        if self._action is not None and self._current is not None:
-            held_now = self._current.action.step_class == "idempotent" and name != "fault"
-            if held_now and not isinstance(self._current.action, AskOperator):
-                self._action.cancel()
+        idempotent = self._current is not None and self._current.action.step_class == "idempotent"
+        if self._action is not None and idempotent and name != "fault":
+            self._action.cancel()
 
     def _release(self, name: str) -> None:
         if self._holds.pop(name, None) is not None:
@@ -523,8 +511,7 @@ class Engine:
         """Take the first order to end; an abort overrides a stop that is still under way."""
         if self.state is State.ENDED or (self._ending is not None and not at_once):
             return
-        first = self._ending is None
-        self._ending = ending if first or at_once else self._ending
+        self._ending = ending
         self._enter(State.ABORTING if at_once else State.STOPPING, why=[ending.text])
         self._changed.set()
         if at_once:
@@ -635,9 +622,7 @@ class Engine:
         await self.bench.pump.initialize()
         self._pump_in_doubt = False
         if self.ledger.held_ul > 0:
-            held_ul = self.ledger.held_ul
-            self.ledger.add("waste", held_ul)
-            self.journal.note("delivered", step=0, way="waste", reagent="", volume_ul=round(held_ul, 3))
+            self._account(0, "waste", "", self.ledger.held_ul)
 
     async def _restore(self, done: int) -> None:
         """Bring valve, temperature and lights to where the steps that are done left them."""

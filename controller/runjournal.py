@@ -6,6 +6,7 @@ that a crash cut short is dropped when the journal is opened again; every line b
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class RunJournal:
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
             if os.write(self._file, line) != len(line):
-                raise OSError(28, os.strerror(28), str(self.path))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fdatasync(self._file)
         except OSError:
             os.ftruncate(self._file, end)
