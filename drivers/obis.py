@@ -226,7 +226,9 @@ class ObisLaser:
                 )
             self.power_limits_mw = allowed
             await self._tell("SYST:ERR:CLE", action)
-            await self._tell("SOUR:AM:INT CWP", action)
+            # A head that emits takes no other mode: one that was left on must still be opened, to be switched off.
+            if await self._ask("SOUR:AM:SOUR?", str, action) != "CWP":
+                await self._tell("SOUR:AM:INT CWP", action)
         except BaseException:
             await self._transport.close()
             raise
