@@ -26,12 +26,15 @@ JUNCTION = 1
 BAND = 8
 MAX_BLOCKS = 4
 INTRON_BLOCK_SHIFT = 11
+EDGE_SHIFT = np.uint64(7)
 NEAR_JUNCTION = 12
 """A clip this near to an intron may be its doing."""
 SAME_PLACE = 16
 """Two alignments that begin or end within so many bases of each other are one place."""
 LONGEST_INTRON = 1 << 20
 """Exons of one read are not farther apart."""
+GROUP = np.uint64(32)
+"""Reads whose places are asked of memory together."""
 MAX_CANDIDATES = 64
 MAX_TRIED = 12
 MOST_COMPARED = 12
@@ -82,9 +85,11 @@ def compare(
             marks[marks_at + words - 1] &= (np.uint64(1) << np.uint64(2 * rest)) - np.uint64(1)
         return length
     at = np.uint64(diagonal)
+    first, last = at >> np.uint64(10), (at + np.uint64(length)) >> np.uint64(10)
     uncertain = (
-        text.unknown_blocks[at >> np.uint64(10)] | text.unknown_blocks[(at + np.uint64(length)) >> np.uint64(10)]
-    ) != np.uint8(0)
+        (text.unknown_blocks[first >> np.uint64(6)] >> (first & np.uint64(63)))
+        | (text.unknown_blocks[last >> np.uint64(6)] >> (last & np.uint64(63)))
+    ) & np.uint64(1) != np.uint64(0)
     total = np.uint64(0)
     for w in range(words):
         here = at + np.uint64(32 * w)
@@ -207,10 +212,19 @@ def _count_marks(marks: NDArray[np.uint64], marks_at: int, begin: int, end: int)
 
 
 @leaf
+def _holds_edge(introns: Introns, begin: int, end: int) -> bool:
+    """Tell whether an intron may start or end in [begin, end] of the text: a look at a few bits that are at hand."""
+    edge = np.uint64(0)
+    for block in range(np.uint64(max(begin, 0)) >> EDGE_SHIFT, (np.uint64(max(end, 0)) >> EDGE_SHIFT) + np.uint64(1)):
+        edge |= introns.edges[block >> np.uint64(6)] >> (block & np.uint64(63))
+    return bool(edge & np.uint64(1) != np.uint64(0))
+
+
+@leaf
 def _near_intron(introns: Introns, diagonal: int, length: int) -> bool:
     """Tell whether an intron starts or ends where a read would lie."""
     starts, ends, by_end = introns.starts, introns.ends, introns.by_end
-    if starts.size == 0 or diagonal < 0:
+    if starts.size == 0 or diagonal < 0 or not _holds_edge(introns, diagonal, diagonal + length):
         return False
     i = signed(introns.start_of_block[diagonal >> INTRON_BLOCK_SHIFT])
     while i < starts.size and starts[i] <= diagonal:
@@ -272,6 +286,8 @@ def align_at(
         without = score - ((end - low) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = max(along + low + 1, along + end - NEAR_JUNCTION)
+        if not _holds_edge(introns, first, along + end + NEAR_JUNCTION):
+            break
         i = signed(introns.start_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and starts[i] < first:
             i += 1
@@ -318,6 +334,8 @@ def align_at(
         without = score - ((high - begin) - (MISMATCH + 1) * block_mismatches)
         best, best_x, best_along, best_begin, best_end, best_left, best_right = score, -1, 0, 0, 0, 0, 0
         first = along + max(1, begin - NEAR_JUNCTION)
+        if not _holds_edge(introns, first, along + begin + NEAR_JUNCTION):
+            break
         i = signed(introns.end_of_block[first >> INTRON_BLOCK_SHIFT])
         while i < starts.size and ends[by_end[i]] < first:
             i += 1
@@ -515,29 +533,39 @@ def check_candidates(
     Returns:
         How many reads need another look.
     """
-    lengths, needed, places = reads.lengths, reads.needed, hits.places
+    lengths, needed = reads.lengths, reads.needed
+    places, most = hits.places.reshape(-1), np.uint64(hits.places.shape[1])
     marks = scratch.marks
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
     row_words, reverse_at = reads.words.shape[2], reads.words.shape[1] * reads.words.shape[2]
-    n = lengths.size
+    n = np.uint64(lengths.size)
+    last_word = np.uint64(text.words.size - 1)
     left = 0
-    ahead = 16
     for r in range(n):
-        if r + ahead < n and hits.counts[r + ahead] > 0:
-            # Mostly the place that the read is compared with.
-            prefetch(text.words, places[r + ahead, 0] >> np.uint64(6))
+        if r % GROUP == np.uint64(0):
+            for ahead in range(r, min(r + GROUP, n)):
+                # Mostly the place that the read is compared with.
+                word = min(places[ahead * most] >> np.uint64(6), last_word)
+                prefetch(text.words, word)
+                prefetch(text.words, min(word + (np.uint64(lengths[ahead]) >> np.uint64(5)), last_word))
         found.status[r] = UNMAPPED
         found.strands[r] = 0
         found.confidence[r] = 0
         length = signed(lengths[r])
         if length < signed(needed[r]):
             continue
+        count = hits.counts[r]
+        top, named = places[r * most], 0
+        for h in range(np.uint64(1), np.uint64(count)):
+            if places[r * most + h] != top:
+                named = 255
+        if named or count == 0:
+            top, named = _most_named(places[r * most : (r + np.uint64(1)) * most], count)
         accepted = False
-        top, named = _most_named(places[r], hits.counts[r])
         if named < signed(hits.bounds[r]):
             strand = top & np.uint64(1)
             diagonal = signed(top >> np.uint64(1))
-            row_at = r * row_words + (reverse_at if strand else 0)
+            row_at = signed(r) * row_words + (reverse_at if strand else 0)
             total = compare(flat, flat_lost, row_at, length, text, diagonal, marks, 0)
             margin = (MISMATCH + 1) * (signed(hits.bounds[r]) - named - total)
             if margin >= limits.score_difference and total <= limits.mismatch_rate * length:
@@ -556,7 +584,7 @@ def check_candidates(
                     row[FIRST_BLOCK + 1] = diagonal + end
                     row[FIRST_BLOCK + 2] = diagonal
         if not accepted:
-            open_reads[left] = r
+            open_reads[left] = signed(r)
             left += 1
     return left
 

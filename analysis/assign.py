@@ -31,7 +31,7 @@ MULTI_MAPPED: Final = genecall.MULTI_MAPPED
 UNMAPPED: Final = genecall.UNMAPPED
 NO_GENE: Final = np.uint32(0xFFFFFFFF)
 
-BATCH: Final = 2048
+BATCH: Final = 4096
 MAX_HITS: Final = 192
 _STRANDS: Final = {"forward": genecall.FORWARD, "reverse": genecall.REVERSE, "unstranded": genecall.UNSTRANDED}
 
@@ -174,8 +174,9 @@ def make_scratch(bases: int, rows: int) -> Scratch:
         few=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
         few_offsets=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.int64),
         few_slots=np.zeros((kmerindex.GROUP, kmerindex.FEW), np.uint64),
-        seeds=np.zeros(32 * words, np.uint64),
-        offsets=np.zeros(32 * words, np.int64),
+        seeds=np.zeros((kmerindex.ALL_GROUP, 32 * words), np.uint64),
+        offsets=np.zeros((kmerindex.ALL_GROUP, 32 * words), np.int64),
+        slots=np.zeros((kmerindex.ALL_GROUP, 32 * words), np.uint64),
         marks=np.zeros(3 * words, np.uint64),
         keys=np.zeros(alignment.MAX_CANDIDATES, np.uint64),
         votes=np.zeros(alignment.MAX_CANDIDATES, np.int64),
@@ -236,6 +237,7 @@ class _Batch:
         self.lost = np.zeros((2, size, words), np.uint64)
         self.lengths = np.zeros(size, np.uint16)
         self.heads = np.zeros(size, np.uint16)
+        self.needed = np.zeros(size, np.uint16)
         self.few_hits = np.zeros((size, kmerindex.FEW_HITS), np.uint64)
         self.bounds = np.zeros(size, np.uint8)
         self.status = np.zeros(size, np.uint8)
@@ -264,9 +266,8 @@ class _Batch:
             lengths *= wanted[first : first + n]
         heads[:] = 0
         self._trim(forward, no_calls, lengths, heads, settings)
-        # STAR's rule: the whole part of the share of all bases but one.
-        shares = (settings.min_aligned_fraction * np.maximum(lengths.astype(np.int64) - 1, 0)).astype(np.uint16)
-        needed = np.maximum(shares, np.uint16(settings.min_aligned_bases))
+        needed = self.needed[:n]
+        template.count_needed(lengths, settings.min_aligned_fraction, settings.min_aligned_bases, needed)
         reads = Reads(self.reads, self.lost, lengths, needed)
         text = Text(reference.text, reference.unknown, reference.unknown_blocks)
         introns = Introns(
@@ -275,6 +276,7 @@ class _Batch:
             reference.introns_by_end,
             reference.intron_start_of_block,
             reference.intron_end_of_block,
+            reference.intron_edges,
         )
         limits = Limits(float(settings.max_mismatch_rate), int(settings.min_score_difference))
         here = slice(first, first + n)

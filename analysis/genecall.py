@@ -24,6 +24,31 @@ MAX_GENES = 32
 _SCORE, _FROM, _TO, _BLOCKS, _FIRST_BLOCK = 0, 2, 3, 4, 5
 _MISMATCHES = 1
 _BLOCK_SHIFT = 7
+_GROUP = np.uint64(32)
+
+
+@leaf
+def _fetch_segments(
+    status: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    segments: NDArray[np.int64],
+    entries: NDArray[np.uint64],
+    segment_of_block: NDArray[np.uint32],
+    first: np.uint64,
+) -> None:
+    """Ask memory for what `call_genes` will look at for a group of reads: one step for all of them, then the next."""
+    end = min(first + _GROUP, np.uint64(status.size))
+    for r in range(first, end):
+        if status[r] == 1:
+            prefetch(segment_of_block, rows[r, _FIRST_BLOCK] >> _BLOCK_SHIFT)
+    for r in range(first, end):
+        if status[r] == 1:
+            segment = np.uint64(segment_of_block[np.uint64(rows[r, _FIRST_BLOCK] >> _BLOCK_SHIFT)])
+            prefetch(segments, segment << np.uint64(1))
+    for r in range(first, end):
+        if status[r] == 1:
+            segment = np.uint64(segment_of_block[np.uint64(rows[r, _FIRST_BLOCK] >> _BLOCK_SHIFT)])
+            prefetch(entries, segments[segment, 1])
 
 
 @leaf
@@ -55,15 +80,30 @@ def call_genes(
     """
     seen, exonic, spanned = scratch.genes[0], scratch.genes[1], scratch.genes[2]
     one = np.uint64(1)
-    n = status.size
+    n = np.uint64(status.size)
+    flip = 1 if library_strand == REVERSE else 0
     for r in range(n):
-        if r + 32 < n and status[r + 32] == 1:
-            prefetch(segment_of_block, rows[r + 32, _FIRST_BLOCK] >> _BLOCK_SHIFT)
-        if r + 16 < n and status[r + 16] == 1:
-            prefetch(segments, np.uint64(2) * np.uint64(segment_of_block[rows[r + 16, _FIRST_BLOCK] >> _BLOCK_SHIFT]))
+        if r % _GROUP == np.uint64(0):
+            _fetch_segments(status, rows, segments, entries, segment_of_block, r)
         genes[r] = NO_GENE
         if status[r] != 1:
             verdicts[r] = UNMAPPED if status[r] == 0 else MULTI_MAPPED
+            continue
+        begin, end = rows[r, _FIRST_BLOCK], rows[r, _FIRST_BLOCK + 1]
+        segment = np.uint64(segment_of_block[begin >> _BLOCK_SHIFT])
+        while segments[segment + one, 0] <= begin:
+            segment += one
+        first_entry, next_entry = segments[segment, 1], segments[segment + one, 1]
+        if rows[r, _BLOCKS] == 1 and end <= segments[segment + one, 0] and next_entry - first_entry <= 1:
+            # Most reads: all of it in one segment of one gene, or of none.
+            verdicts[r] = INTERGENIC
+            if next_entry > first_entry:
+                entry = signed(entries[first_entry])
+                if library_strand != UNSTRANDED and ((entry >> 1) & 1) != signed(strands[r]) ^ flip:
+                    verdicts[r] = ANTISENSE
+                else:
+                    verdicts[r] = ASSIGNED if entry & 1 else INTRONIC
+                    genes[r] = np.uint32(entry >> 2)
             continue
         count = 0
         total = 0
@@ -98,7 +138,7 @@ def call_genes(
         for at in range(count):
             if 2 * spanned[at] < total:
                 continue
-            strand = signed(strands[r]) ^ (1 if library_strand == REVERSE else 0)
+            strand = signed(strands[r]) ^ flip
             if library_strand != UNSTRANDED and (seen[at] & 1) != strand:
                 antisense += 1
                 continue

@@ -1,7 +1,10 @@
 """Where each sampled word of the genome occurs: a hash table of canonical k-mers, built once, read by every mapper.
 
-A k-mer and its reverse complement are one key (the smaller of the two). Only keys whose hash ends in zeros are kept
-(FracMinHash sampling), so that reads and genome keep the same ones without agreeing on positions. A key has one slot:
+A k-mer and its reverse complement are one key (the smaller of the two). Only words in which the bases around the middle
+one differ are kept: the bases beside it in one bit of their codes, those two away in the other, and so on, each halving
+what is kept. A word and its reverse complement agree on that, so reads and genome keep the same words without agreeing
+on positions; and it is seen for thirty words at once in a few instructions, where a hash takes that many for each.
+Repeats of one, two or four bases are never kept; they tell no place. A key has one slot:
 
     fingerprint 29 bits | truncated 1 | listed 1 | strand 1 | position 32
 
@@ -22,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.analysis.bitcount import lowest_bit
+from cartoseq.analysis.bitcount import count_bits, lowest_bit
 from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
 from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch, signed, window
@@ -38,9 +41,17 @@ LOAD = 0.5
 FEW = 3
 """Seeds that are looked up first: the first, the last and one in the middle of the read."""
 GROUP = 64
-"""Reads whose lookups run side by side."""
+"""Reads whose lookups of few seeds run side by side."""
+ALL_GROUP = 8
+"""Reads whose lookups of all seeds run side by side."""
+SPARSE = np.uint64(50)
+"""Of a read of so many bases only every second base can begin a seed, of twice as many every third, and so on."""
 FEW_HITS = FEW * MAX_POSTINGS
 NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
+
+_LOW = np.uint64(0xFFFFFFFF)
+_LISTED = np.uint64(1 << 33)
+_TRUNCATED = np.uint64(1 << 34)
 
 _BATCH = 256
 
@@ -50,7 +61,7 @@ class KmerIndex(NamedTuple):
 
     Attributes:
         k: Bases in a word, odd, at most 31.
-        sampling: One key of `sampling` is kept; a power of two.
+        sampling: One key of `sampling` is kept: 1, 2, 4 or 8.
         slots: Hash table, uint64.
         postings: Lists of the keys that occur more than once, uint64.
         junction_base: Position of the first junction word.
@@ -81,24 +92,24 @@ def build_index(
         bases: Length of the text.
         introns: Start and end of each intron in the text, half-open, int64, shape (introns, 2).
         k: Bases in a word, odd.
-        sampling: One key of this many is kept; a power of two.
+        sampling: One key of this many is kept: 1, 2, 4 or 8.
     """
     flank = k - MIN_OVERHANG
     starts, ends = np.ascontiguousarray(introns[:, 0]), np.ascontiguousarray(introns[:, 1])
-    mask = np.uint64(sampling - 1)
-    sampled = _count_sampled(text, unknown, np.uint64(bases), starts, ends, k, flank, mask)
+    pairs = np.uint64(sampling.bit_length() - 1)
+    sampled = _count_sampled(text, unknown, np.uint64(bases), starts, ends, k, flank, pairs)
     slots = np.full(max(64, int(sampled / LOAD) + 1), EMPTY, dtype=np.uint64)
     counts = np.zeros(slots.size, dtype=np.uint8)
-    _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, mask, slots, counts, np.empty(0, np.uint64), 0)
+    _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, pairs, slots, counts, np.empty(0, np.uint64), 0)
     postings = np.zeros(max(1, _list_offsets(slots, counts)), dtype=np.uint64)
     counts[:] = 0
-    _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, mask, slots, counts, postings, 1)
+    _fill(text, unknown, np.uint64(bases), starts, ends, k, flank, pairs, slots, counts, postings, 1)
     return KmerIndex(k, sampling, slots, postings, bases, 2 * flank)
 
 
 @inlined_leaf
 def _hash(key: np.uint64) -> np.uint64:
-    """Scramble a key: the low bits decide sampling and fingerprint, the high half the slot."""
+    """Scramble a key: the low half gives the fingerprint, the high half the slot."""
     h = key * np.uint64(0x9E3779B97F4A7C15)
     h ^= h >> np.uint64(32)
     h *= np.uint64(0xD6E8FEB86659FD93)
@@ -115,6 +126,22 @@ def _fingerprint(h: np.uint64) -> np.uint64:
     return (h >> np.uint64(3)) & np.uint64(0x1FFFFFFF)
 
 
+@leaf
+def _sampled(bases: np.uint64, pairs: np.uint64) -> np.uint64:
+    """Mark the sampled words among those around 32 bases, 01 each: bit 2j for the one whose middle is base j + pairs.
+
+    Args:
+        bases: The bases, the first least significant.
+        pairs: So many pairs of bases must differ, the first beside the middle, each one farther out.
+    """
+    marks = np.uint64(0x5555555555555555) >> (pairs << np.uint64(2))
+    for away in range(np.uint64(1), pairs + np.uint64(1)):
+        unlike = bases ^ (bases >> (away << np.uint64(2)))
+        bit = np.uint64(1) - (away & np.uint64(1))
+        marks &= unlike >> (((pairs - away) << np.uint64(1)) + bit)
+    return marks
+
+
 @kernel
 def _count_sampled(
     text: NDArray[np.uint64],
@@ -124,7 +151,7 @@ def _count_sampled(
     ends: NDArray[np.int64],
     k: int,
     flank: int,
-    mask: np.uint64,
+    pairs: np.uint64,
 ) -> int:
     """Return how many words of the text and its junctions are sampled."""
     hashes = np.empty(_BATCH, np.uint64)
@@ -132,7 +159,7 @@ def _count_sampled(
     total = 0
     state = np.zeros(4, np.uint64)
     while True:
-        n = _next_sampled(text, unknown, bases, starts, ends, k, flank, mask, state, hashes, places)
+        n = _next_sampled(text, unknown, bases, starts, ends, k, flank, pairs, state, hashes, places)
         if n == 0:
             return total
         total += n
@@ -147,7 +174,7 @@ def _next_sampled(
     ends: NDArray[np.int64],
     k: int,
     flank: int,
-    mask: np.uint64,
+    pairs: np.uint64,
     state: NDArray[np.uint64],
     hashes: NDArray[np.uint64],
     places: NDArray[np.uint64],
@@ -162,7 +189,7 @@ def _next_sampled(
         ends: See above.
         k: See above.
         flank: Bases of each exon in a junction.
-        mask: sampling - 1.
+        pairs: Pairs of bases that differ in a sampled word.
         state: In and out: next position (through the text, then through the junctions), known bases in a row, the word,
             its reverse complement.
         hashes: Out: hashes, as many as fit.
@@ -179,6 +206,7 @@ def _next_sampled(
     top = np.uint64(2 * (k - 1))
     word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
     back = np.uint64(k - 1)
+    around = np.uint64(k - 1) - (pairs << np.uint64(1))
     while position < end and n < limit:
         at = position
         if position >= bases:
@@ -198,13 +226,10 @@ def _next_sampled(
             run += np.uint64(1)
         forward = (forward >> np.uint64(2)) | (base << top)
         reverse = ((reverse << np.uint64(2)) | (np.uint64(3) - base)) & word_mask
-        if run >= np.uint64(k):
-            strand = np.uint64(reverse < forward)
-            h = _hash(min(forward, reverse))
-            if (h & mask) == np.uint64(0):
-                hashes[n] = h
-                places[n] = ((position - back) << np.uint64(1)) | strand
-                n += 1
+        if run >= np.uint64(k) and _sampled(forward >> around, pairs) & np.uint64(1):
+            hashes[n] = _hash(min(forward, reverse))
+            places[n] = ((position - back) << np.uint64(1)) | np.uint64(reverse < forward)
+            n += 1
         position += np.uint64(1)
     state[0], state[1], state[2], state[3] = position, run, forward, reverse
     return n
@@ -219,7 +244,7 @@ def _fill(
     ends: NDArray[np.int64],
     k: int,
     flank: int,
-    mask: np.uint64,
+    pairs: np.uint64,
     slots: NDArray[np.uint64],
     counts: NDArray[np.uint8],
     postings: NDArray[np.uint64],
@@ -233,7 +258,7 @@ def _fill(
     listed = np.uint64(1) << np.uint64(33)
     low = np.uint64(0xFFFFFFFF)
     while True:
-        n = _next_sampled(text, unknown, bases, starts, ends, k, flank, mask, state, hashes, places)
+        n = _next_sampled(text, unknown, bases, starts, ends, k, flank, pairs, state, hashes, places)
         if n == 0:
             return
         for i in range(n):
@@ -275,44 +300,17 @@ def _list_offsets(slots: NDArray[np.uint64], counts: NDArray[np.uint8]) -> int:
 
 @inlined_leaf
 def _seed(
-    reads: NDArray[np.uint64],
-    lost: NDArray[np.uint64],
-    plus_at: np.uint64,
-    minus_at: np.uint64,
-    k: np.uint64,
-    mask: np.uint64,
+    reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.uint64, k: np.uint64
 ) -> np.uint64:
     """Return the hash of a read's word, its lowest bit set if the reverse complement is the key.
 
-    NO_SEED where the word is not sampled or holds a no-call. (Sampling of 1 leaves the lowest bit of a hash in use:
-    the fingerprint and the slot do not hold it.) `plus_at` and `minus_at` are the word's first base in all reads.
+    (The fingerprint and the slot do not hold the lowest bit.) `plus_at` is the word's first base in all reads,
+    `minus_at` that of its reverse complement.
     """
     word_mask = (np.uint64(1) << (k << np.uint64(1))) - np.uint64(1)
     plus = window(reads, plus_at) & word_mask
     minus = window(reads, minus_at) & word_mask
-    h = _hash(min(plus, minus))
-    result = NO_SEED
-    if (h & mask) == np.uint64(0) and (window(lost, plus_at) & word_mask) == np.uint64(0):
-        result = (h & ~np.uint64(1)) | np.uint64(minus < plus)
-    return result
-
-
-@leaf
-def _sampled_words(reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.uint64, k: int, mask: np.uint64) -> Any:
-    """Mark the sampled ones among the words of 32 bases: bit j for the word that begins at base j.
-
-    Without a branch: looking at all of them costs less than guessing wrongly which are. No-calls are not looked at.
-    `plus_at` is the first of the 32 bases in all reads, `minus_at` that of their reverse complement.
-    """
-    beyond = np.uint64(32 - k)
-    word_mask = (np.uint64(1) << np.uint64(2 * k)) - np.uint64(1)
-    plus, minus = window(reads, plus_at), window(reads, minus_at)
-    marks = np.uint64(0)
-    for j in range(beyond + np.uint64(1)):
-        here = (plus >> (j << np.uint64(1))) & word_mask
-        there = (minus >> ((beyond - j) << np.uint64(1))) & word_mask
-        marks |= np.uint64((_hash(min(here, there)) & mask) == np.uint64(0)) << j
-    return marks
+    return (_hash(min(plus, minus)) & ~np.uint64(1)) | np.uint64(minus < plus)
 
 
 @inlined_leaf
@@ -363,6 +361,37 @@ def _diagonal(
 
 
 @leaf
+def _next_seed(
+    reads: NDArray[np.uint64],
+    lost: NDArray[np.uint64],
+    read_at: np.uint64,
+    begin: np.uint64,
+    end: np.uint64,
+    k: np.uint64,
+    pairs: np.uint64,
+) -> np.uint64:
+    """Return the offset of the first sampled word without a no-call that begins in [begin, end), or `end`.
+
+    `read_at` is the read's first base in all reads. From that of the reverse complement, words are looked at from the
+    read's end.
+    """
+    word_mask = (np.uint64(1) << (k << np.uint64(1))) - np.uint64(1)
+    around = (k >> np.uint64(1)) - pairs
+    at = begin
+    while at < end:
+        marks = _sampled(window(reads, read_at + at + around), pairs)
+        while marks:
+            offset = at + (lowest_bit(marks) >> np.uint64(1))
+            if offset >= end:
+                return end
+            if (window(lost, read_at + offset) & word_mask) == np.uint64(0):
+                return offset
+            marks &= marks - np.uint64(1)
+        at += np.uint64(32) - (pairs << np.uint64(1))
+    return end
+
+
+@leaf
 def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scratch: Scratch) -> None:
     """Look up the first, the last and a middle seed of each read.
 
@@ -375,98 +404,78 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
     """
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
-    places, k = hits.places, index.k
+    k = index.k
     n = lengths.size
-    mask = np.uint64(index.sampling - 1)
+    pairs = count_bits(np.uint64(index.sampling - 1))
     n_slots = np.uint64(slots.size)
-    group = GROUP
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
-    row_bases = 32 * reads.words.shape[2]
-    reverse_at = row_bases * reads.words.shape[1]
+    row_bases = np.uint64(32 * reads.words.shape[2])
+    reverse_at = row_bases * np.uint64(reads.words.shape[1])
     width = np.uint64(k)
-    hashes, offsets, found_slots = scratch.few, scratch.few_offsets, scratch.few_slots
-    low32 = np.uint64(0xFFFFFFFF)
-    listed = np.uint64(1) << np.uint64(33)
-    truncated = np.uint64(1) << np.uint64(34)
+    hashes, offsets, found_slots = scratch.few.reshape(-1), scratch.few_offsets.reshape(-1), scratch.few_slots.reshape(-1)
+    places, most = hits.places.reshape(-1), hits.places.shape[1]
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
-    for first in range(0, n, group):
-        last = min(first + group, n)
+    none, one = np.uint64(0), np.uint64(1)
+    for first in range(0, n, GROUP):
+        last = min(first + GROUP, n)
         for r in range(first, last):
-            length = signed(lengths[r])
-            words = length - k + 1
-            plus = r * row_bases
-            minus = reverse_at + plus + length - k
-            g = r - first
-            hashes[g, 0] = NO_SEED
-            hashes[g, 1] = NO_SEED
-            hashes[g, 2] = NO_SEED
-            low = 0
-            while low < words:
-                h = _seed(flat, flat_lost, np.uint64(plus + low), np.uint64(minus - low), width, mask)
-                if h != NO_SEED:
-                    hashes[g, 0] = h
-                    offsets[g, 0] = low
-                    prefetch(slots, _home(h, n_slots))
-                    break
-                low += 1
-            high = words - 1
-            while high > low:
-                h = _seed(flat, flat_lost, np.uint64(plus + high), np.uint64(minus - high), width, mask)
-                if h != NO_SEED:
-                    hashes[g, 2] = h
-                    offsets[g, 2] = high
-                    prefetch(slots, _home(h, n_slots))
-                    break
-                high -= 1
-            middle = max(words // 2, low + 1)
-            while middle < high:
-                h = _seed(flat, flat_lost, np.uint64(plus + middle), np.uint64(minus - middle), width, mask)
-                if h != NO_SEED:
-                    hashes[g, 1] = h
-                    offsets[g, 1] = middle
-                    prefetch(slots, _home(h, n_slots))
-                    break
-                middle += 1
-        for g in range(last - first):
+            length = np.uint64(lengths[np.uint64(r)])
+            words = length - width + one if length >= width else none
+            plus = np.uint64(r) * row_bases
+            minus = reverse_at + plus
+            low = _next_seed(flat, flat_lost, plus, none, words, width, pairs)
+            # The last one is the first of the reverse complement; none if it is the same.
+            others = words - low - one if words > low else none
+            high = words - one - _next_seed(flat, flat_lost, minus, none, others, width, pairs)
+            begin = max(words >> one, low + one)
+            middle = high
+            if begin < high and others > none:
+                middle = _next_seed(flat, flat_lost, plus, begin, high, width, pairs)
             for s in range(FEW):
-                found_slots[g, s] = EMPTY
-                if hashes[g, s] != NO_SEED:
-                    slot = _find(slots, hashes[g, s])
-                    found_slots[g, s] = slot
-                    if slot != EMPTY and slot & listed:
-                        prefetch(postings, slot & low32)
+                at = np.uint64((r - first) * FEW + s)
+                offset = low if s == 0 else middle if s == 1 else high
+                hashes[at] = NO_SEED
+                if (s == 0 and low < words) or (others > none and ((s == 1 and middle < high) or (s == 2 and high > low))):
+                    hashes[at] = _seed(flat, plus + offset, minus + length - width - offset, width)
+                    offsets[at] = np.int64(offset)
+        # Together: a prefetch holds up what follows until the page is known, but not the next prefetch.
+        for at in range(np.uint64((last - first) * FEW)):
+            prefetch(slots, _home(hashes[at], n_slots))
+        for at in range(np.uint64((last - first) * FEW)):
+            slot = EMPTY
+            if hashes[at] != NO_SEED:
+                slot = _find(slots, hashes[at])
+                if slot != EMPTY and slot & _LISTED:
+                    prefetch(postings, slot & _LOW)
+            found_slots[at] = slot
         for r in range(first, last):
-            g = r - first
-            count = 0
+            begin = np.uint64(r * most)
+            count = np.uint64(0)
             bound = 0
             beyond = 0
-            length = signed(lengths[r])
+            length = signed(lengths[np.uint64(r)])
             for s in range(FEW):
-                h = hashes[g, s]
-                if h == NO_SEED:
+                seed = np.uint64((r - first) * FEW + s)
+                h, slot, offset = hashes[seed], found_slots[seed], offsets[seed]
+                if h == NO_SEED or (slot != EMPTY and slot & _TRUNCATED):
                     continue
-                slot = found_slots[g, s]
-                if slot != EMPTY and slot & truncated:
-                    continue
-                if offsets[g, s] >= beyond:
+                if offset >= beyond:
                     bound += 1
-                    beyond = offsets[g, s] + k
+                    beyond = offset + k
                 if slot == EMPTY:
                     continue
-                kept = 1
-                at = slot & low32
-                if slot & listed:
-                    kept = signed(postings[at])
-                for i in range(kept):
-                    if slot & listed:
-                        place = postings[at + np.uint64(1) + np.uint64(i)]
-                    else:
-                        place = (at << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    found = _diagonal(place, h, offsets[g, s], length, k, starts, ends, base, stride)
-                    places[r, count] = found
-                    count += 1
-            hits.counts[r] = count
-            hits.bounds[r] = bound
+                if slot & _LISTED:
+                    at = slot & _LOW
+                    for i in range(postings[at]):
+                        place = postings[at + np.uint64(1) + i]
+                        places[begin + count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                        count += np.uint64(1)
+                else:
+                    place = ((slot & _LOW) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                    places[begin + count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                    count += np.uint64(1)
+            hits.counts[np.uint64(r)] = np.int64(count)
+            hits.bounds[np.uint64(r)] = np.uint8(bound)
 
 
 @leaf
@@ -487,82 +496,82 @@ def all_seeds(
     lengths, slots, postings = reads.lengths, index.slots, index.postings
     starts, ends = introns.starts, introns.ends
     places, k = hits.places, index.k
-    mask = np.uint64(index.sampling - 1)
+    pairs = count_bits(np.uint64(index.sampling - 1))
     n_slots = np.uint64(slots.size)
     most = places.shape[1]
     flat, flat_lost = reads.words.reshape(-1), reads.lost.reshape(-1)
-    row_bases = 32 * reads.words.shape[2]
-    reverse_at = row_bases * reads.words.shape[1]
+    row_bases = np.uint64(32 * reads.words.shape[2])
+    reverse_at = row_bases * np.uint64(reads.words.shape[1])
     width = np.uint64(k)
-    hashes, offsets = scratch.seeds, scratch.offsets
-    listed = np.uint64(1) << np.uint64(33)
-    truncated = np.uint64(1) << np.uint64(34)
-    low32 = np.uint64(0xFFFFFFFF)
+    hashes, offsets, found_slots = scratch.seeds.reshape(-1), scratch.offsets.reshape(-1), scratch.slots.reshape(-1)
+    room = scratch.seeds.shape[1]
     base, stride = np.uint64(index.junction_base), np.uint64(index.junction_stride)
-    for c in range(chosen.size):
-        r = chosen[c]
-        length = signed(lengths[r])
-        plus = r * row_bases
-        minus = reverse_at + plus + length - k
-        seeds = 0
-        words = length - k + 1
-        word = 0
-        while word < words:
-            # A read shorter than 32 bases is looked at a word at a time.
-            begin = min(word, length - 32)
-            marks = np.uint64(1)
-            looked_at = 1
-            if begin >= 0:
-                marks = _sampled_words(
-                    flat, np.uint64(plus + begin), np.uint64(minus + k - 32 - begin), k, mask
-                ) >> np.uint64(word - begin)
-                looked_at = 33 - k - (word - begin)
-            while marks:
-                offset = word + signed(lowest_bit(marks))
-                h = _seed(flat, flat_lost, np.uint64(plus + offset), np.uint64(minus - offset), width, mask)
-                if h != NO_SEED:
-                    hashes[seeds] = h
-                    offsets[seeds] = offset
-                    seeds += 1
-                    prefetch(slots, _home(h, n_slots))
-                marks &= marks - np.uint64(1)
-            word += looked_at
-        count = 0
-        bound = 0
-        beyond = 0
-        repeat = 0
-        for tier in range(2):
-            if tier == 1 and (count > 0 or repeat == 0):
-                break
-            for s in range(seeds):
-                h = hashes[s]
-                slot = _find(slots, h)
-                cut = slot != EMPTY and slot & truncated != np.uint64(0)
-                if tier == 0:
-                    if cut:
-                        repeat = 1
+    for first in range(0, chosen.size, ALL_GROUP):
+        last = min(first + ALL_GROUP, chosen.size)
+        for c in range(first, last):
+            r = chosen[c]
+            length = np.uint64(lengths[r])
+            plus = np.uint64(r) * row_bases
+            minus = reverse_at + plus + length - width
+            words = length - width + np.uint64(1) if length >= width else np.uint64(0)
+            begin = np.uint64((c - first) * room)
+            seed = begin
+            apart = np.uint64(1) + length // SPARSE
+            offset = _next_seed(flat, flat_lost, plus, np.uint64(0), words, width, pairs)
+            while offset < words:
+                h = _seed(flat, plus + offset, minus - offset, width)
+                hashes[seed], offsets[seed] = h, np.int64(offset)
+                seed += np.uint64(1)
+                offset = _next_seed(flat, flat_lost, plus, offset + apart, words, width, pairs)
+            hits.counts[r] = np.int64(seed - begin)
+            for at in range(begin, seed):
+                prefetch(slots, _home(hashes[at], n_slots))
+        for c in range(first, last):
+            begin = np.uint64((c - first) * room)
+            for seed in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
+                slot = _find(slots, hashes[seed])
+                if slot != EMPTY and slot & _LISTED:
+                    prefetch(postings, slot & _LOW)
+                found_slots[seed] = slot
+        for c in range(first, last):
+            r = chosen[c]
+            begin = np.uint64((c - first) * room)
+            seeds = np.uint64(hits.counts[r])
+            length = signed(lengths[r])
+            count = 0
+            bound = 0
+            beyond = 0
+            repeat = 0
+            for tier in range(2):
+                if tier == 1 and (count > 0 or repeat == 0):
+                    break
+                for seed in range(begin, begin + seeds):
+                    h, slot, offset = hashes[seed], found_slots[seed], offsets[seed]
+                    cut = slot != EMPTY and slot & _TRUNCATED != np.uint64(0)
+                    if tier == 0:
+                        if cut:
+                            repeat = 1
+                            continue
+                        if offset >= beyond:
+                            bound += 1
+                            beyond = offset + k
+                        if slot == EMPTY:
+                            continue
+                    elif not cut:
                         continue
-                    if offsets[s] >= beyond:
-                        bound += 1
-                        beyond = offsets[s] + k
-                    if slot == EMPTY:
-                        continue
-                elif not cut:
-                    continue
-                if slot & listed:
-                    at = slot & low32
-                    kept = signed(postings[at])
-                    for i in range(kept):
-                        if count < most:
-                            place = postings[at + np.uint64(1) + np.uint64(i)]
-                            places[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
-                            count += 1
-                elif count < most:
-                    place = ((slot & low32) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    places[r, count] = _diagonal(place, h, offsets[s], length, k, starts, ends, base, stride)
-                    count += 1
-            if tier == 1 and count > 0:
-                repeat = 2
-        hits.counts[r] = count
-        hits.bounds[r] = min(bound, 255)
-        hits.repeats[r] = repeat
+                    if slot & _LISTED:
+                        at = slot & _LOW
+                        for i in range(postings[at]):
+                            if count < most:
+                                place = postings[at + np.uint64(1) + i]
+                                places[r, count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                                count += 1
+                    elif count < most:
+                        place = ((slot & _LOW) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
+                        places[r, count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                        count += 1
+                if tier == 1 and count > 0:
+                    repeat = 2
+            hits.counts[r] = count
+            hits.bounds[r] = min(bound, 255)
+            hits.repeats[r] = repeat

@@ -2,10 +2,11 @@
 
 The set is kept in shards: a shard is a tile of 256 x 256 spots (``spot >> 16``) and owns an open-addressing table of
 exact keys. No fingerprint: two molecules are never taken for one, so the set does not depend on the order of the reads,
-and sets of parts of a run merge into the set of the whole. A molecule takes 8 bytes (16 where the key is longer than
-52 bits), divided by the fill of its table: at most 0.9, about 0.85 where the number of molecules was known beforehand.
+and sets of parts of a run merge into the set of the whole. A molecule takes a slot of 6.4 bytes (16 where the key is
+longer than 52 bits), divided by the fill of its table: at most 0.95.
 
-Layout and search: :mod:`cartoseq.analysis.moleculetable`. Copies stop counting at 4,095 (narrow) or 2**32 - 1 (wide).
+Layout and search: :mod:`cartoseq.analysis.narrowtable` and :mod:`cartoseq.analysis.widetable`, where also those few
+molecules are that the narrow table cannot hold. Copies stop counting at 4,095 (narrow) or 2**32 - 1 (wide).
 """
 
 from __future__ import annotations
@@ -18,19 +19,28 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from cartoseq.analysis import moleculetable as tables
-from cartoseq.analysis.arena import Arena
+from cartoseq.analysis import moleculerows, narrowtable, widetable
 from cartoseq.analysis.chip import ChipFrame, FrameKind
+from cartoseq.analysis.pages import PAGE_LINES, Pages, ShardPages
 
 SPOT_BITS = 30
-SHARDS = 1 << (SPOT_BITS - tables.LOCAL_BITS)
+SHARDS = 1 << (SPOT_BITS - moleculerows.LOCAL_BITS)
+HISTOGRAM_BINS = narrowtable.COUNT_MAX + 1
+"""Copies are counted up to this; the last bin holds that many and all above."""
 
-_FILL_LIMIT = 0.9
-_FILL_PLANNED = 0.85
-_GROWTH = 1.5
-_SMALLEST_BUCKETS = 8
+# A shard that is full grows by this share of itself, on average: more is quicker, less is smaller.
+_GROWTH = 1 / 6
 _CHECKPOINT_ROWS = 1 << 21
 _SORT_BUCKET_BITS = 16
+
+
+def _growth(shard: int, pages: int) -> float:
+    """By which share of itself a full shard grows: not all alike, or all shards of an even chip would grow at once."""
+    return _GROWTH * (0.5 + ((shard * 40503 + pages * 9973) & 0xFFFF) / 0x10000)
+
+
+def _inverse(pages: int) -> int:
+    return (1 << narrowtable.KEY_BITS) // (pages * PAGE_LINES)
 
 
 @dataclass(frozen=True)
@@ -85,17 +95,16 @@ class MoleculeSet:
         expected_molecules: int = 0,
         shards: NDArray[np.uint32] | None = None,
     ) -> None:
-        key_bits = tables.LOCAL_BITS + feature_bits + mid_bits
-        if not 0 <= mid_bits <= 32 or not 0 <= feature_bits <= 64 or key_bits > tables.WIDE_KEY_BITS:
+        key_bits = moleculerows.LOCAL_BITS + feature_bits + mid_bits
+        if not 0 <= mid_bits <= 32 or not 0 <= feature_bits <= 64 or key_bits > widetable.KEY_BITS:
             raise ValueError(
                 f"A molecule's key has {feature_bits} bits of feature and {mid_bits} of MID; "
-                f"at most 64 and 32 fit, and {tables.WIDE_KEY_BITS - tables.LOCAL_BITS} together."
+                f"at most 64 and 32 fit, and {widetable.KEY_BITS - moleculerows.LOCAL_BITS} together."
             )
         self.feature_bits = feature_bits
         self.mid_bits = mid_bits
-        self.wide = key_bits > tables.NARROW_KEY_BITS
+        self.wide = key_bits > narrowtable.KEY_BITS
         self._words = 2 if self.wide else 1
-        self._bucket_slots = tables.WIDE_BUCKET if self.wide else tables.NARROW_BUCKET
         self._expected = expected_molecules
         self._expected_shards = shards
         self._clear()
@@ -103,10 +112,18 @@ class MoleculeSet:
             self._presize(expected_molecules, np.asarray(shards, np.uint32))
 
     def _clear(self) -> None:
-        self._table = np.zeros(SHARDS * 4, np.uint64)
-        self._arena = Arena()
-        self._histogram = np.zeros(tables.HISTOGRAM_BINS, np.uint64)
+        self._pages = Pages()
+        # The molecules with narrow keys, and those with wide ones or spilled from the narrow tables.
+        self._narrow = ShardPages(self._pages, 0 if self.wide else SHARDS)
+        self._wide = ShardPages(self._pages, SHARDS if self.wide else SHARDS // narrowtable.SPILL_GROUP)
+        self._histogram = np.zeros(HISTOGRAM_BINS, np.uint64)
         self._fresh = np.zeros(0, np.uint8)
+        # Room for the kernels: rows to spill and their reads, the lines of a shard that grows; and a histogram that
+        # takes what is only moved.
+        self._spilled = np.zeros((0, 2), np.uint64)
+        self._spilled_reads = np.zeros(0, np.int64)
+        self._old_lines = np.zeros(0, np.uint64)
+        self._nowhere = np.zeros(HISTOGRAM_BINS, np.uint64)
         self._reads = 0
 
     # ------------------------------------------------------------------------------------------------------- numbers
@@ -114,7 +131,7 @@ class MoleculeSet:
     @property
     def molecules(self) -> int:
         """Distinct molecules in the set."""
-        return int(self._table[2::4].sum())
+        return int(self._histogram.sum())
 
     @property
     def reads(self) -> int:
@@ -124,7 +141,7 @@ class MoleculeSet:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the tables take."""
-        return self._table.nbytes + self._arena.nbytes
+        return self._pages.nbytes + self._narrow.nbytes + self._wide.nbytes
 
     def copy_histogram(self) -> NDArray[np.uint64]:
         """Molecules by copies: ``[k]`` were read k times, k from 1; the last bin (4,095) holds all above. A copy."""
@@ -132,7 +149,7 @@ class MoleculeSet:
 
     def shards(self) -> NDArray[np.int64]:
         """The shards that hold molecules, ascending."""
-        return np.flatnonzero(self._table[2::4])
+        return np.flatnonzero((self._wide if self.wide else self._narrow).table[2::4])
 
     # ---------------------------------------------------------------------------------------------------------- adding
 
@@ -164,7 +181,7 @@ class MoleculeSet:
         if features.shape != (n,) or mids.shape != (n,):
             raise ValueError(f"{n} spots, {features.shape[0]} features and {mids.shape[0]} MIDs are no batch of reads.")
         feature_bits, mid_bits = np.uint64(self.feature_bits), np.uint64(self.mid_bits)
-        misfit = tables.first_misfit(spots, features, mids, feature_bits, mid_bits)
+        misfit = moleculerows.first_misfit(spots, features, mids, feature_bits, mid_bits)
         if misfit >= 0:
             raise ValueError(
                 f"Read {misfit} of the batch (spot {spots[misfit]}, feature {features[misfit]}, MID {mids[misfit]}) "
@@ -174,20 +191,45 @@ class MoleculeSet:
             if self._fresh.shape[0] < n:
                 self._fresh = np.zeros(n, np.uint8)
             fresh = self._fresh[:n]
-        before = self._histogram_total
-        add = tables.add_wide if self.wide else tables.add_narrow
+        before = self.molecules
         done = 0
-        while True:
-            done = add(spots, features, mids, done, mid_bits, self._table, self._histogram, fresh)
-            if done == n:
-                break
-            self._grow(int(spots[done]) >> tables.LOCAL_BITS)
+        while done < n:
+            if self.wide:
+                done = widetable.add_wide(
+                    spots, features, mids, done, mid_bits, self._wide.table, self._histogram, fresh
+                )
+            else:
+                done = self._add_narrow(spots, features, mids, done, fresh)
+            if done < n:
+                self._grow(int(spots[done]) >> moleculerows.LOCAL_BITS)
         self._reads += n
-        return self._histogram_total - before
+        return self.molecules - before
 
-    @property
-    def _histogram_total(self) -> int:
-        return int(self._histogram.sum())
+    def _add_narrow(
+        self,
+        spots: NDArray[np.uint32],
+        features: NDArray[np.uint64],
+        mids: NDArray[np.uint64],
+        done: int,
+        fresh: NDArray[np.uint8],
+    ) -> int:
+        self._make_spill_room(spots.shape[0])
+        reads = self._spilled_reads
+        done, spills = narrowtable.add_narrow(
+            spots, features, mids, done, np.uint64(self.mid_bits), self._narrow.table, self._histogram, fresh,
+            self._spilled, reads,
+        )  # fmt: skip
+        if spills:
+            shards = spots[reads[:spills]] >> np.uint32(moleculerows.LOCAL_BITS)
+            new = self._merge_wide(self._spilled[:spills], shards // narrowtable.SPILL_GROUP, self._histogram)
+            # One with more copies had a slot before: it has moved, and is not new.
+            fresh[reads[:spills]] = new & (self._spilled[:spills, 1].astype(np.uint32) == 1)
+        return int(done)
+
+    def _make_spill_room(self, rows: int) -> None:
+        if self._spilled.shape[0] < rows:
+            self._spilled = np.empty((rows, 2), np.uint64)
+            self._spilled_reads = np.empty(rows, np.int64)
 
     def merge(self, other: MoleculeSet) -> None:
         """Take in another set: molecules of either, copies and reads added. The order of merging does not matter.
@@ -201,58 +243,148 @@ class MoleculeSet:
                 f"{self.feature_bits} + {self.mid_bits} bits."
             )
         for shard in other.shards():
-            self._merge_slots(int(shard), other._slots(int(shard)))
+            self._merge_rows(int(shard), other._rows(int(shard)), self._histogram)
         self._reads += other._reads
 
-    def _merge_slots(self, shard: int, slots: NDArray[np.uint64]) -> None:
-        merge = tables.merge_wide if self.wide else tables.merge_narrow
+    def _merge_rows(self, shard: int, rows: NDArray[np.uint64], histogram: NDArray[np.uint64]) -> None:
+        """Add rows of one shard, as :meth:`_rows` gives them."""
+        if self.wide:
+            self._merge_wide(rows, np.full(rows.shape[0], shard, np.uint32), histogram)
+            return
+        self._make_spill_room(rows.shape[0])
         done = 0
         while True:
-            done = merge(slots, done, np.uint64(shard), self._table, self._histogram)
-            if done == slots.shape[0]:
+            done, spills = narrowtable.merge_narrow(
+                rows[:, 0], done, np.uint64(shard), self._narrow.table, histogram, self._spilled
+            )
+            self._spill(shard, spills, histogram)
+            if done == rows.shape[0]:
                 return
             self._grow(shard)
+
+    def _spill(self, shard: int, spills: int, histogram: NDArray[np.uint64]) -> None:
+        """Add the rows that a kernel left in the spill buffer, all of one shard."""
+        if spills:
+            groups = np.full(spills, shard // narrowtable.SPILL_GROUP, np.uint32)
+            self._merge_wide(self._spilled[:spills], groups, histogram)
+
+    def _merge_wide(
+        self, slots: NDArray[np.uint64], shards: NDArray[np.uint32], histogram: NDArray[np.uint64]
+    ) -> NDArray[np.uint8]:
+        """Add slots to the wide tables; returned is 1 for each molecule that was not in them."""
+        most = np.uint64(widetable.COUNT_MAX if self.wide else narrowtable.COUNT_MAX)
+        new = np.empty(slots.shape[0], np.uint8)
+        done = 0
+        while True:
+            done = widetable.merge_wide(slots, shards, done, most, self._wide.table, histogram, new)
+            if done == slots.shape[0]:
+                return new
+            self._grow_wide(int(shards[done]))
 
     # --------------------------------------------------------------------------------------------------------- memory
 
     def _presize(self, molecules: int, shards: NDArray[np.uint32]) -> None:
         """Make the tables of the expected shards, all alike, in one piece of memory."""
         share = molecules / len(shards)
-        slots = share / _FILL_PLANNED + 4.0 * share**0.5
-        buckets = max(_SMALLEST_BUCKETS, -(-int(slots) // self._bucket_slots))
-        self._arena.reserve(len(shards) * buckets)
-        for shard in shards:
-            self._place(int(shard), self._arena.take(buckets), buckets)
+        pages = self._pages_for(share + 4.0 * share**0.5)
+        self._pages.reserve(len(shards) * pages + (0 if self.wide else len(shards) // narrowtable.SPILL_GROUP + 1))
+        for shard in shards.tolist():
+            self._renew(shard, pages)
+
+    def _pages_for(self, molecules: float) -> int:
+        """Pages of a shard that is to hold so many molecules."""
+        if self.wide:
+            return int(molecules / (widetable.FILL_LIMIT * widetable.LINE_SLOTS * PAGE_LINES)) + 1
+        pages = int(molecules / (narrowtable.FILL_LIMIT * narrowtable.LINE_SLOTS * PAGE_LINES)) + 1
+        return max(pages, narrowtable.LEAST_LINES // PAGE_LINES)
+
+    def _renew(self, shard: int, pages: int) -> None:
+        """Give a shard an empty table of so many pages."""
+        if self.wide:
+            limit = int(pages * PAGE_LINES * widetable.LINE_SLOTS * widetable.FILL_LIMIT)
+            self._wide.renew(shard, pages, limit)
+        else:
+            self._narrow.renew(shard, pages, _inverse(pages))
 
     def _grow(self, shard: int) -> None:
-        """Move one shard into a table half as large again; the others stay as they are."""
-        address, buckets = int(self._table[4 * shard]), int(self._table[4 * shard + 1])
-        slots = self._slots(shard)
-        larger = max(_SMALLEST_BUCKETS, int(buckets * _GROWTH) + 1) if buckets else _SMALLEST_BUCKETS
-        if buckets:
-            self._arena.give(address, buckets)
-        self._place(shard, self._arena.take(larger), larger)
-        tables.move_in(slots, np.uint64(shard), self._table)
+        """Make one shard's table larger by a part; the others stay as they are."""
+        if self.wide:
+            self._grow_wide(shard)
+            return
+        pages = self._narrow.count(shard)
+        if not pages:
+            self._renew(shard, self._pages_for(0))
+            return
+        self._make_spill_room(self._narrow.used(shard))
+        lines = pages * PAGE_LINES
+        if self._old_lines.size < 8 * lines:
+            self._old_lines = np.empty(16 * lines, np.uint64)
+        larger = pages + max(1, int(pages * _growth(shard, pages)))
+        self._narrow.extend(shard, larger, _inverse(larger))
+        nowhere = self._nowhere
+        spills = narrowtable.spread(
+            np.uint64(shard), np.uint64(lines), self._narrow.table, self._old_lines, self._spilled
+        )
+        group = shard // narrowtable.SPILL_GROUP
+        if self._wide.used(group):
+            mine, others = self._spilled_slots(shard)
+            self._renew_wide(group, self._wide.count(group))
+            self._merge_wide(others, np.full(others.shape[0], group, np.uint32), nowhere)
+            self._spill(shard, spills, nowhere)
+            rows = np.empty((mine.shape[0], 1), np.uint64)
+            narrowtable.rows_of_spilled(mine, rows[:, 0])
+            self._merge_rows(shard, rows, nowhere)
+        else:
+            self._spill(shard, spills, nowhere)
 
-    def _place(self, shard: int, address: int, buckets: int) -> None:
-        limit = int(buckets * self._bucket_slots * _FILL_LIMIT)
-        self._table[4 * shard : 4 * shard + 4] = (address, buckets, 0, limit)
+    def _grow_wide(self, shard: int) -> None:
+        pages = self._wide.count(shard)
+        slots = self._wide_slots(np.array([shard]))[0]
+        self._renew_wide(shard, pages + max(1, int(pages * _GROWTH)))
+        self._merge_wide(slots, np.full(slots.shape[0], shard, np.uint32), self._nowhere)
+
+    def _renew_wide(self, shard: int, pages: int) -> None:
+        self._wide.renew(shard, pages, int(pages * PAGE_LINES * widetable.LINE_SLOTS * widetable.FILL_LIMIT))
 
     # -------------------------------------------------------------------------------------------------------- read out
 
-    def _slots(self, shard: int) -> NDArray[np.uint64]:
-        """The used slots of a shard in table order, shape (used, words)."""
-        slots = np.empty((int(self._table[4 * shard + 2]), self._words), np.uint64)
-        tables.compact(np.uint64(shard), self._table, slots)
-        return slots
+    def _wide_slots(self, shards: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+        """The slots of some shards in the wide tables, shape (n, 2), and the shard of each."""
+        used = int(self._wide.table[2::4][shards].sum())
+        slots, shards_out = np.empty((used, 2), np.uint64), np.empty(used, np.uint32)
+        widetable.take_out_wide(shards, self._wide.table, slots, shards_out)
+        return slots, shards_out
 
-    def _sorted_slots(self, shard: int) -> NDArray[np.uint64]:
-        """The used slots of a shard by (feature, spot, MID), shape (used, words)."""
-        slots = self._slots(shard)
+    def _spilled_slots(self, shard: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """The wide slots that a shard spilled, and those that others of its group did."""
+        group, member = divmod(shard, narrowtable.SPILL_GROUP)
+        slots = self._wide_slots(np.array([group]))[0]
+        mine, others = np.empty_like(slots), np.empty_like(slots)
+        found = widetable.part_members(slots, np.uint64(member), mine, others)
+        return mine[:found], others[: slots.shape[0] - found]
+
+    def _rows(self, shard: int) -> NDArray[np.uint64]:
+        """The molecules of a shard in no order, shape (n, words); keys as the tables keep them."""
         if self.wide:
-            return np.ascontiguousarray(slots[np.lexsort((slots[:, 1], slots[:, 0]))])
-        slots[:, 0].sort()
-        return slots
+            return self._wide_slots(np.array([shard]))[0]
+        slots = self._spilled_slots(shard)[0]
+        rows = np.empty((self._narrow.used(shard) + slots.shape[0], 1), np.uint64)
+        found = narrowtable.take_out(np.uint64(shard), self._narrow.table, rows[:, 0])
+        narrowtable.rows_of_spilled(slots, rows[found:, 0])
+        return rows[: found + slots.shape[0]]
+
+    def _sorted_rows(self, shard: int) -> NDArray[np.uint64]:
+        """The molecules of a shard by (feature, spot, MID), shape (n, words)."""
+        rows = self._rows(shard)
+        if self.wide:
+            return np.ascontiguousarray(rows[np.lexsort((rows[:, 1], rows[:, 0]))])
+        narrowtable.turn_back(rows[:, 0], self._feature_shift)
+        rows[:, 0].sort()
+        return rows
+
+    @property
+    def _feature_shift(self) -> np.uint64:
+        return np.uint64(moleculerows.LOCAL_BITS + self.mid_bits)
 
     @property
     def _feature_dtype(self) -> type[np.unsignedinteger[Any]]:
@@ -260,12 +392,12 @@ class MoleculeSet:
 
     def shard_molecules(self, shard: int) -> Molecules:
         """The molecules of one shard, by (feature, spot, MID)."""
-        slots = self._sorted_slots(shard)
+        slots = self._sorted_rows(shard)
         n = slots.shape[0]
         part = Molecules(
             np.empty(n, np.uint32), np.empty(n, self._feature_dtype), np.empty(n, np.uint64), np.empty(n, np.uint32)
         )
-        tables.unpack(
+        moleculerows.unpack(
             slots, np.uint64(shard), np.uint64(self.mid_bits), part.spots, part.features, part.mids, part.copies
         )
         return part
@@ -278,13 +410,23 @@ class MoleculeSet:
         shards = self.shards()
         spots = np.empty(1 << 20, np.uint32)
         done = found = 0
-        shift = np.uint64(tables.LOCAL_BITS + self.mid_bits)
+        bits = np.uint64(self.feature_bits), np.uint64(self.mid_bits)
         while True:
-            done, found = tables.find_feature(np.uint64(feature), shards, done, shift, self._table, spots, found)
+            done, found = narrowtable.find_feature(
+                np.uint64(feature), shards, done, *bits, self._narrow.table, spots, found
+            )
             if done == shards.shape[0]:
-                return spots[:found].copy()
-            room = found + max(spots.shape[0], int(self._table[4 * int(shards[done]) + 2]))
+                break
+            room = found + max(spots.shape[0], self._narrow.used(int(shards[done])))
             spots = np.concatenate([spots[:found], np.empty(room, np.uint32)])
+        slots, groups = self._wide_slots(np.unique(shards // narrowtable.SPILL_GROUP))
+        spilled_shards = groups * np.uint32(narrowtable.SPILL_GROUP) + (slots[:, 1] >> np.uint64(32)).astype(np.uint32)
+        rows = np.empty(slots.shape[0], np.uint64)
+        narrowtable.rows_of_spilled(slots, rows)
+        narrowtable.turn_back(rows, self._feature_shift)
+        keys = rows >> np.uint64(narrowtable.COUNT_BITS)
+        spilled = (spilled_shards << np.uint32(16)) | (keys >> bits[1] & np.uint64(0xFFFF)).astype(np.uint32)
+        return np.concatenate((spots[:found], spilled[keys >> self._feature_shift == feature]))
 
     def parts(self) -> Iterator[Molecules]:
         """The molecules, a shard at a time (ascending): all molecules of a spot are in one part."""
@@ -297,16 +439,16 @@ class MoleculeSet:
         shift = np.uint64(max(0, self.feature_bits - _SORT_BUCKET_BITS))
         ends = np.zeros((1 << min(self.feature_bits, _SORT_BUCKET_BITS)) + 1, np.int64)
         for part in self.parts():
-            tables.count_buckets(part.features, shift, ends)
+            moleculerows.count_buckets(part.features, shift, ends)
         np.cumsum(ends, out=ends)
         whole = Molecules(
             np.empty(n, np.uint32), np.empty(n, self._feature_dtype), np.empty(n, np.uint64), np.empty(n, np.uint32)
         )
         columns = (whole.spots, whole.features, whole.mids, whole.copies)
         for part in self.parts():
-            tables.scatter(shift, ends, part.spots, part.features, part.mids, part.copies, *columns)
+            moleculerows.scatter(shift, ends, part.spots, part.features, part.mids, part.copies, *columns)
         if shift:
-            tables.sort_buckets(ends[:-1], *columns)
+            moleculerows.sort_buckets(ends[:-1], *columns)
         return whole
 
     # ------------------------------------------------------------------------------------------------------ checkpoint
@@ -319,23 +461,25 @@ class MoleculeSet:
         ``mid_bits``, ``reads``.
         """
         shards = self.shards()
-        used = self._table[2::4][shards].astype(np.int64)
         group.attrs["feature_bits"] = np.int64(self.feature_bits)
         group.attrs["mid_bits"] = np.int64(self.mid_bits)
         group.attrs["reads"] = np.int64(self._reads)
         group.create_dataset("shard", data=shards.astype(np.uint32), track_times=False)
-        group.create_dataset("used", data=used, track_times=False)
-        slots = group.create_dataset("slots", (int(used.sum()), self._words), np.uint64, track_times=False)
+        used = group.create_dataset("used", (len(shards),), np.int64, track_times=False)
+        slots = group.create_dataset("slots", (self.molecules, self._words), np.uint64, track_times=False)
+        counts = np.empty(len(shards), np.int64)
         row = 0
         waiting: list[NDArray[np.uint64]] = []
         rows_waiting = 0
         for number, shard in enumerate(shards):
-            waiting.append(self._sorted_slots(int(shard)))
+            waiting.append(self._sorted_rows(int(shard)))
+            counts[number] = waiting[-1].shape[0]
             rows_waiting += waiting[-1].shape[0]
             if rows_waiting >= _CHECKPOINT_ROWS or number == len(shards) - 1:
                 slots[row : row + rows_waiting] = np.concatenate(waiting)
                 row += rows_waiting
                 waiting, rows_waiting = [], 0
+        used[...] = counts
 
     def restore(self, group: h5py.Group) -> None:
         """Become the set that was written; what was in the set before is forgotten.
@@ -359,18 +503,13 @@ class MoleculeSet:
         for shard, count in zip(shards.tolist(), used.tolist(), strict=True):
             if shard >= SHARDS:
                 raise ValueError(f"The kept molecules name shard {shard}; there are {SHARDS}.")
-            self._reserve(shard, count)
-            self._merge_slots(shard, np.ascontiguousarray(slots[row : row + count]))
+            if count > 0 and (self._wide if self.wide else self._narrow).count(shard) < self._pages_for(count):
+                self._renew(shard, self._pages_for(count))
+            rows = np.ascontiguousarray(slots[row : row + count])
+            if not self.wide:
+                narrowtable.turn(rows[:, 0], self._feature_shift)
+            self._merge_rows(shard, rows, self._histogram)
             row += count
         if self.molecules != row:
             raise ValueError(f"The kept molecules are {self.molecules} different ones, not {row} as they say.")
         self._reads = int(group.attrs["reads"])
-
-    def _reserve(self, shard: int, molecules: int) -> None:
-        """Make an empty shard large enough at once."""
-        if molecules >= int(self._table[4 * shard + 3]):
-            address, planned = int(self._table[4 * shard]), int(self._table[4 * shard + 1])
-            if planned:
-                self._arena.give(address, planned)
-            buckets = max(_SMALLEST_BUCKETS, int(molecules / _FILL_PLANNED) // self._bucket_slots + 1)
-            self._place(shard, self._arena.take(buckets), buckets)

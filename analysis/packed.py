@@ -19,12 +19,12 @@ class Text(NamedTuple):
     Attributes:
         words: 32 bases a word, uint64.
         unknown: One bit per base, set where the base is not known, uint64.
-        unknown_blocks: 1 for each block of 1,024 bases that holds an unknown base, uint8.
+        unknown_blocks: One bit for each block of 1,024 bases, set if it holds an unknown base, uint64.
     """
 
     words: NDArray[np.uint64]
     unknown: NDArray[np.uint64]
-    unknown_blocks: NDArray[np.uint8]
+    unknown_blocks: NDArray[np.uint64]
 
 
 class Introns(NamedTuple):
@@ -36,6 +36,7 @@ class Introns(NamedTuple):
         by_end: Their order by end, int64.
         start_of_block: First intron that starts in each block of 2,048 bases or later, uint32.
         end_of_block: First in `by_end` that ends there or later, uint32.
+        edges: One bit per 128 bases, set where an intron starts or ends among them, uint64.
     """
 
     starts: NDArray[np.int64]
@@ -43,6 +44,7 @@ class Introns(NamedTuple):
     by_end: NDArray[np.int64]
     start_of_block: NDArray[np.uint32]
     end_of_block: NDArray[np.uint32]
+    edges: NDArray[np.uint64]
 
 
 class Reads(NamedTuple):
@@ -116,8 +118,9 @@ class Scratch(NamedTuple):
         few: Hashes of the first seeds of a group of reads, uint64, shape (GROUP, FEW).
         few_offsets: Where they lie in the reads, int64, the same shape.
         few_slots: Their slots of the seed table, uint64, the same shape.
-        seeds: Hashes of all seeds of a read, uint64.
-        offsets: Where they lie, int64.
+        seeds: Hashes of all seeds of a few reads, uint64, shape (ALL_GROUP, bases).
+        offsets: Where they lie, int64, the same shape.
+        slots: Their slots of the seed table, uint64, the same shape.
         marks: Mismatches, uint64, three times the words of a read.
         keys: Places to try, uint64.
         votes: Seeds that name them, int64.
@@ -133,6 +136,7 @@ class Scratch(NamedTuple):
     few_slots: NDArray[np.uint64]
     seeds: NDArray[np.uint64]
     offsets: NDArray[np.int64]
+    slots: NDArray[np.uint64]
     marks: NDArray[np.uint64]
     keys: NDArray[np.uint64]
     votes: NDArray[np.int64]

@@ -28,7 +28,7 @@ from cartoseq.analysis.referencefile import read_reference, write_reference
 from cartoseq.streaming.errors import CartoseqError, DiskError, InputError
 from cartoseq.streaming.kernel import kernel
 
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 3
 """Raised whenever the arrays or what they mean change: an older saved index is then built anew."""
 NO_GENE: Final = np.uint32(0xFFFFFFFF)
 CONTIG_GAP: Final = 1024
@@ -64,7 +64,7 @@ class Reference:
         skipped_contigs: Names of those contigs.
         text: The genome, uint64, 32 bases a word, the first base least significant, A0 C1 G2 T3.
         unknown: One bit per base, set where the base is not known, uint64.
-        unknown_blocks: 1 for each block of 1,024 bases that holds an unknown base, uint8.
+        unknown_blocks: One bit for each block of 1,024 bases, set if it holds an unknown base, uint64.
         bases: Length of the text.
         index: Seeds.
         intron_starts: Annotated introns in the text, half-open, sorted by start; int64.
@@ -72,6 +72,7 @@ class Reference:
         introns_by_end: Order of the introns by end; int64.
         intron_start_of_block: First intron that starts in each block of 2,048 bases or later, uint32.
         intron_end_of_block: First in `introns_by_end` that ends there or later, uint32.
+        intron_edges: One bit per 128 bases, set where an intron starts or ends among them, uint64.
         segments: Global position where each segment starts, and its first entry; one more at the end; int64, shape
             (segments + 1, 2).
         entries: gene * 4 + strand * 2 + exonic of each gene in a segment, uint64.
@@ -88,7 +89,7 @@ class Reference:
     skipped_contigs: tuple[str, ...]
     text: NDArray[np.uint64]
     unknown: NDArray[np.uint64]
-    unknown_blocks: NDArray[np.uint8]
+    unknown_blocks: NDArray[np.uint64]
     bases: int
     index: KmerIndex
     intron_starts: NDArray[np.int64]
@@ -96,6 +97,7 @@ class Reference:
     introns_by_end: NDArray[np.int64]
     intron_start_of_block: NDArray[np.uint32]
     intron_end_of_block: NDArray[np.uint32]
+    intron_edges: NDArray[np.uint64]
     segments: NDArray[np.int64]
     entries: NDArray[np.uint64]
     segment_of_block: NDArray[np.uint32]
@@ -190,7 +192,7 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
     for offset, sequence in zip(offsets, sequences, strict=False):
         pack_text(sequence, int(offset), text, unknown)
     del sequences
-    blocks = _unknown_blocks(unknown)
+    blocks = unknown_blocks(unknown)
     annotation = None if genes is None else read_annotation(genes, names, lengths.tolist())
     introns = np.empty((0, 2), np.int64)
     if annotation is not None and annotation.introns.size:
@@ -217,6 +219,7 @@ def build_reference(genome: Path, genes: Path | None) -> Reference:
         introns_by_end=np.argsort(introns[:, 1], kind="stable").astype(np.int64),
         intron_start_of_block=_first_of_blocks(introns[:, 0], bases),
         intron_end_of_block=_first_of_blocks(np.sort(introns[:, 1]), bases),
+        intron_edges=intron_edges(introns, bases),
         segments=segments,
         entries=entries,
         segment_of_block=of_block,
@@ -357,11 +360,33 @@ def _first_of_blocks(ordered: NDArray[np.int64], bases: int) -> NDArray[np.uint3
     return np.searchsorted(ordered, blocks).astype(np.uint32)
 
 
-def _unknown_blocks(unknown: NDArray[np.uint64]) -> NDArray[np.uint8]:
+def intron_edges(introns: NDArray[np.int64], bases: int) -> NDArray[np.uint64]:
+    """Return one bit per 128 bases, set where an intron starts or ends among them.
+
+    Args:
+        introns: Start and end of each, half-open, shape (introns, 2).
+        bases: Length of the text.
+    """
+    holds = np.zeros((bases >> BLOCK_SHIFT) + 2, np.bool_)
+    holds[introns.reshape(-1) >> BLOCK_SHIFT] = True
+    return _bits(holds)
+
+
+def unknown_blocks(unknown: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return one bit for each block of 1,024 bases, set if it holds an unknown base.
+
+    Args:
+        unknown: One bit per base, set where the base is not known.
+    """
     words = 1 << (UNKNOWN_BLOCK_SHIFT - 6)
     padded = np.concatenate([unknown, np.zeros(-unknown.size % words, np.uint64)])
-    holds: NDArray[np.bool_] = (padded.reshape(-1, words) != 0).any(axis=1)
-    return holds.astype(np.uint8)
+    return _bits((padded.reshape(-1, words) != 0).any(axis=1))
+
+
+def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Pack flags into words, the first least significant; kernels may look at those just beyond the last."""
+    whole = np.concatenate([flags, np.zeros(64 + -flags.size % 64, np.bool_)])
+    return np.packbits(whole, bitorder="little").view("<u8").astype(np.uint64)
 
 
 @kernel
@@ -413,6 +438,7 @@ _ARRAYS: Final = (
     "introns_by_end",
     "intron_start_of_block",
     "intron_end_of_block",
+    "intron_edges",
     "segments",
     "entries",
     "segment_of_block",

@@ -23,17 +23,26 @@ def _pack_four(
     calls: NDArray[np.uint8], base: int, first: int, packed: NDArray[np.uint8], lost: NDArray[np.uint8]
 ) -> None:
     """Pack four bases of each read, and their no-calls, into a byte each; beyond the last base both are 0."""
-    n = packed.size
-    for i in range(np.uint64(n)):
+    n = np.uint64(packed.size)
+    if base + 4 <= calls.shape[0]:
+        end = first + packed.size
+        a, b, c, d = calls[base, first:end], calls[base + 1, first:end], calls[base + 2, first:end], calls[base + 3, first:end]
+        three, none = np.uint8(3), np.uint8(0)
+        for i in range(n):
+            low = (a[i] & three) | (b[i] & three) << np.uint8(2)
+            packed[i] = low | (c[i] & three) << np.uint8(4) | (d[i] & three) << np.uint8(6)
+            low_lost = np.uint8(a[i] == none) | np.uint8(b[i] == none) << np.uint8(2)
+            lost[i] = low_lost | np.uint8(c[i] == none) << np.uint8(4) | np.uint8(d[i] == none) << np.uint8(6)
+        return
+    for i in range(n):
         packed[i] = np.uint8(0)
         lost[i] = np.uint8(0)
-    for j in range(4):
-        if base + j < calls.shape[0]:
-            row = calls[base + j, first : first + n]
-            shift = np.uint8(2 * j)
-            for i in range(np.uint64(n)):
-                packed[i] |= (row[i] & np.uint8(3)) << shift
-                lost[i] |= np.uint8(row[i] == np.uint8(0)) << shift
+    for j in range(max(0, calls.shape[0] - base)):
+        row = calls[base + j, first : first + packed.size]
+        shift = np.uint8(2 * j)
+        for i in range(n):
+            packed[i] |= (row[i] & np.uint8(3)) << shift
+            lost[i] |= np.uint8(row[i] == np.uint8(0)) << shift
 
 
 @leaf
@@ -82,6 +91,20 @@ def pack_reads(
         while length > 0 and (unknown[r, (length - 1) >> 5] >> np.uint64(2 * ((length - 1) & 31))) & np.uint64(1):
             length -= 1
         lengths[r] = np.uint16(length)
+
+
+@leaf
+def count_needed(lengths: NDArray[np.uint16], share: float, least: int, needed: NDArray[np.uint16]) -> None:
+    """Write how many bases of each read must align: the whole part of the share of all bases but one (STAR's rule).
+
+    Args:
+        lengths: Bases of each trimmed read, shape (n,).
+        share: Share of the bases that must align.
+        least: Least bases that must align.
+        needed: Out, shape (n,).
+    """
+    for r in range(np.uint64(lengths.size)):
+        needed[r] = np.uint16(max(least, int(share * max(signed(lengths[r]) - 1, 0))))
 
 
 @leaf

@@ -592,8 +592,10 @@ class Engine:
         self._resumed = opened
         if opened is not None and opened.stroke is not None:
             await self._settle_stroke(self.plan.steps[first], opened.stroke)
-        elif self.bench.pump is not None:
-            await self._pump_in_step()
+        if self.bench.pump is not None:
+            # Nobody watched the plunger meanwhile: what it holds goes to waste, by the ledger as well.
+            await self._plunger_at_rest()
+            await self._initialize_pump("nobody watched it for a while")
         await self._restore(first)
         return first
 
@@ -626,12 +628,6 @@ class Engine:
             if now == before or loop.time() > limit_s:
                 return now
             before = now
-
-    async def _pump_in_step(self) -> None:
-        """Hold that the syringe holds what the ledger says; a pump that was switched off must be initialised."""
-        plunger_ul = await self._plunger_at_rest()
-        if abs(plunger_ul - self.ledger.held_ul) > VOLUME_TOLERANCE_UL:
-            await self._initialize_pump(f"it holds {plunger_ul:.1f} ul, not {self.ledger.held_ul:.1f}")
 
     async def _initialize_pump(self, why: str) -> None:
         assert self.bench.pump is not None

@@ -226,7 +226,7 @@ class ObisLaser:
                 )
             self.power_limits_mw = allowed
             await self._tell("SYST:ERR:CLE", action)
-            # A head that emits takes no other mode: one that was left on must still be opened, to be switched off.
+            # A head that emits, as one may after a crash of ours, refuses to be told its mode, even the one it has.
             if await self._ask("SOUR:AM:SOUR?", str, action) != "CWP":
                 await self._tell("SOUR:AM:INT CWP", action)
         except BaseException:

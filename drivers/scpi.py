@@ -25,6 +25,7 @@ NOTICE: Final = "this driver has not met its hardware yet"
 LONGEST_QUEUE: Final = 32
 _QUEUE_REPLY_S: Final = 1.0
 _TRIES: Final = 3
+_QUERY_INTERRUPTED: Final = -410
 
 _LINE = lines(b"\n")
 _ENTRY = re.compile(r"([+-]?\d{1,9})\s*,\s*\"?(.*?)\"?")
@@ -143,6 +144,8 @@ class Scpi:
         self.session = session
         self._timeout_s = timeout_s
         self._turn = asyncio.Lock()
+        #: Whether a query of ours was given up: the instrument complains of it when the next command comes.
+        self._gave_up = False
 
     async def open(self) -> Identity:
         """Connect, forget old errors, and ask who it is.
@@ -180,7 +183,7 @@ class Scpi:
             while True:
                 tries -= 1
                 try:
-                    reply = await self.session.query(query, self._timeout_s if timeout_s is None else timeout_s)
+                    reply = await self._query(query, self._timeout_s if timeout_s is None else timeout_s)
                     return self._parsed(query, reply, parse)
                 except ReplyTimeout as timeout:
                     try:
@@ -214,15 +217,23 @@ class Scpi:
         async with self._turn:
             return await self._drain()
 
+    async def _query(self, query: str, timeout_s: float) -> str:
+        try:
+            return await self.session.query(query, timeout_s)
+        except BaseException:
+            self._gave_up = True
+            raise
+
     async def _drain(self) -> list[tuple[int, str]]:
         entries = []
         for _ in range(LONGEST_QUEUE):
-            code, text = self._parsed(
-                "SYST:ERR?", await self.session.query("SYST:ERR?", min(self._timeout_s, _QUEUE_REPLY_S)), parse_entry
-            )
+            reply = await self._query("SYST:ERR?", min(self._timeout_s, _QUEUE_REPLY_S))
+            code, text = self._parsed("SYST:ERR?", reply, parse_entry)
             if code == 0:
+                self._gave_up = False
                 break
-            entries.append((code, text))
+            if not (code == _QUERY_INTERRUPTED and self._gave_up):
+                entries.append((code, text))
         return entries
 
     def _fault(self, command: str, entries: list[tuple[int, str]]) -> DeviceFault:

@@ -127,7 +127,7 @@ class VisaSession:
         is_serial = resource.interface_type == pyvisa.constants.InterfaceType.asrl
         self._is_stream = is_serial or resource.resource_class == "SOCKET"
         if self._is_stream:
-            resource.read_termination = "\n"
+            resource.read_termination = "\n"  # a reply in pieces is read to its end
         if is_serial:
             resource.baud_rate = self._baud_rate
         self._resource = resource
@@ -142,9 +142,6 @@ class VisaSession:
         self._write(command)
         self._resource.timeout = max(1, round(1e3 * timeout_s))
         reply: bytes = self._resource.read_raw()
-        # PyVISA-py takes a pause for the end of a message.
-        while self._is_stream and not reply.endswith(b"\n"):
-            reply += self._resource.read_raw()
         return reply
 
     def _throw_away(self) -> None:

@@ -53,28 +53,47 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final
 
+from cartoseq.simulators.devices.arm9chem import Arm9ChemSim
 from cartoseq.simulators.devices.asi import AsiSim
+from cartoseq.simulators.devices.cavro import CavroSim
+from cartoseq.simulators.devices.cobolt import CoboltSim
 from cartoseq.simulators.devices.hiseqfpga import HiseqFpgaSim
 from cartoseq.simulators.devices.mdrive import MDriveSim
+from cartoseq.simulators.devices.meerstetter import MeerstetterSim
+from cartoseq.simulators.devices.obis import ObisSim
+from cartoseq.simulators.devices.pm100 import Pm100Sim
 from cartoseq.simulators.devices.prior import PriorSim
+from cartoseq.simulators.devices.pulsegenerator import PulseGeneratorSim
+from cartoseq.simulators.devices.smdlaser import SmdLaserSim
+from cartoseq.simulators.devices.vici import ViciSim
 from cartoseq.simulators.devices.vix import VixSim
 from cartoseq.simulators.devices.zaber import ZaberSim
 from cartoseq.simulators.faults import LINK_FAULTS, FaultyLine, read_script
 from cartoseq.simulators.hosts import PtyHost, TcpHost
 from cartoseq.simulators.wire import Bus, ByteServer, SimulatedDevice
+from cartoseq.simulators.world import World, make_world
 
 #: What can stand in a rack: kind, and what makes one from its name and settings. A setting that is another device is
 #: given by that device's name. A device with several ports has them as `ports`: name of the port, byte server.
 KINDS: Final[dict[str, Callable[..., SimulatedDevice]]] = {
+    "arm9chem": Arm9ChemSim,
     "asi": AsiSim,
+    "cavro": CavroSim,
+    "cobolt": CoboltSim,
     "hiseq-fpga": HiseqFpgaSim,
     "mdrive": MDriveSim,
+    "meerstetter": MeerstetterSim,
+    "obis": ObisSim,
+    "pm100": Pm100Sim,
     "prior": PriorSim,
+    "pulse-generator": PulseGeneratorSim,
+    "smd-laser": SmdLaserSim,
+    "vici": ViciSim,
     "vix": VixSim,
     "zaber": ZaberSim,
 }
 
-_RACK_KEYS: Final = {"speed", "control_port", "device"}
+_RACK_KEYS: Final = {"speed", "control_port", "world", "device"}
 _DEVICE_KEYS: Final = {"name", "kind", "settings", "tcp", "pty", "shares", "baud_rate", "command_ends", "fault"}
 _LONGEST_REQUEST: Final = 1 << 16
 
@@ -300,6 +319,7 @@ def build(content: Mapping[str, Any], *, start_s: float = 0.0) -> Rack:
     entries = content.get("device")
     if not isinstance(entries, list) or not entries:
         raise RackError(["device"], "expected at least one table [[device]]")
+    world = _world(content.get("world", {}))
     devices: dict[str, SimulatedDevice] = {}
     shared: dict[str, list[str]] = {}
     for number, entry in enumerate(entries):
@@ -312,7 +332,7 @@ def build(content: Mapping[str, Any], *, start_s: float = 0.0) -> Rack:
             raise RackError([*path, "name"], f"expected a name without a point, found {name!r}")
         if name in devices:
             raise RackError([*path, "name"], f"there is a device {name!r} already")
-        devices[name] = _make(entry, name, devices, path)
+        devices[name] = _make(entry, name, devices, world, path)
         _place(entry, name, devices[name], shared, path)
     lines: dict[str, RackLine] = {}
     for number, entry in enumerate(entries):
@@ -323,8 +343,22 @@ def build(content: Mapping[str, Any], *, start_s: float = 0.0) -> Rack:
     return Rack(devices, lines, float(speed), control_port)
 
 
+def _world(tables: object) -> World:
+    """Make the bench that the rack's devices act on."""
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise RackError(["world"], f"expected tables, found {tables!r}")
+    try:
+        return make_world(tables)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise RackError(["world"], str(error)) from error
+
+
 def _make(
-    entry: Mapping[str, Any], name: str, devices: Mapping[str, SimulatedDevice], path: Sequence[str | int]
+    entry: Mapping[str, Any],
+    name: str,
+    devices: Mapping[str, SimulatedDevice],
+    world: World,
+    path: Sequence[str | int],
 ) -> SimulatedDevice:
     """Make one device from its table."""
     kind = entry.get("kind")
@@ -343,8 +377,12 @@ def _make(
         if key not in known:
             raise RackError([*path, key], f"{kind} has no setting {key}; it has {', '.join(known) or 'none'}")
         given[key] = _setting(key, value, known[key], devices, [*path, key])
+    # What moves fluid, heat or light acts on the rack's one bench.
+    bench = [world] if any(parameter.name == "world" for parameter in parameters) else []
     try:
-        return KINDS[kind](name, **given)
+        return KINDS[kind](name, *bench, **given)
+    except TypeError as error:
+        raise RackError(path, f"{kind}: {str(error).partition('() ')[2] or error}") from error
     except ValueError as error:
         raise RackError(path, str(error)) from error
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis import alignment
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
 from cartoseq.analysis.packed import Introns, Text
-from cartoseq.analysis.reference import pack_text
+from cartoseq.analysis.reference import intron_edges, pack_text, unknown_blocks
 from cartoseq.streaming.kernel import kernel
 
 
@@ -26,11 +26,6 @@ def pack(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint6
     words, unknown = np.zeros(codes.size // 32 + 4, np.uint64), np.full(codes.size // 64 + 4, ~np.uint64(0))
     pack_text(codes, 0, words, unknown)
     return words, unknown
-
-
-def blocks_of(unknown: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    padded = np.concatenate([unknown, np.zeros(-unknown.size % 16, np.uint64)])
-    return (padded.reshape(-1, 16) != 0).any(axis=1).astype(np.uint8)
 
 
 def mark(bits: NDArray[np.bool_]) -> NDArray[np.uint64]:
@@ -66,7 +61,7 @@ def test_mismatches_are_marked_with_unknown_bases_on_either_side() -> None:
                 np.concatenate([np.zeros(3, np.uint64), mark(no_call), np.zeros(8, np.uint64)]),
                 3,
                 length,
-                Text(text, unknown, blocks_of(unknown)),
+                Text(text, unknown, unknown_blocks(unknown)),
                 diagonal,
                 out,
                 1,
@@ -82,7 +77,7 @@ def test_a_read_outside_the_text_mismatches_everywhere() -> None:
     out = np.zeros(4, np.uint64)
     zeros = np.zeros(4, np.uint64)
     for diagonal in (-1, 480, 10_000):
-        assert alignment.compare(zeros, zeros, 0, 40, Text(text, unknown, blocks_of(unknown)), diagonal, out, 0) == 40
+        assert alignment.compare(zeros, zeros, 0, 40, Text(text, unknown, unknown_blocks(unknown)), diagonal, out, 0) == 40
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.3, 0.75, 1.0])
@@ -147,7 +142,7 @@ def test_gapped_alignment_scores_as_the_plain_matrix() -> None:
             np.zeros(8, np.uint64),
             0,
             length,
-            Text(text, unknown, blocks_of(unknown)),
+            Text(text, unknown, unknown_blocks(unknown)),
             diagonal,
             np.zeros((6, 2 * alignment.BAND + 1), np.int64),
             row,
@@ -172,7 +167,7 @@ def test_a_gap_is_bridged_with_both_ends_in_their_places(gap: int) -> None:
         np.zeros(8, np.uint64),
         0,
         read.size,
-        Text(text, unknown, blocks_of(unknown)),
+        Text(text, unknown, unknown_blocks(unknown)),
         300,
         np.zeros((6, 2 * alignment.BAND + 1), np.int64),
         row,
@@ -205,8 +200,8 @@ def test_a_read_over_two_introns_is_joined_from_any_exon() -> None:
             np.zeros(8, np.uint64),
             0,
             100,
-            Text(text, unknown, blocks_of(unknown)),
-            Introns(starts, ends, by_end, start_of, end_of),
+            Text(text, unknown, unknown_blocks(unknown)),
+            Introns(starts, ends, by_end, start_of, end_of, intron_edges(introns, codes.size)),
             diagonal,
             100,
             np.zeros(15, np.uint64),

@@ -324,6 +324,21 @@ def test_a_stop_while_it_is_switched_on_leaves_it_dark(after_s: float) -> None:
     assert next(at_s for at_s, command in head.heard if command == "l0") - head.heard[0][0] <= after_s + 1e-9
 
 
+def test_a_stop_that_is_lost_on_the_line_is_sent_again() -> None:
+    head = Head()
+
+    async def use(laser: CoboltLaser) -> None:
+        await laser.set_emission(True)
+        head.deaf_to = "l0"
+        stopping = asyncio.ensure_future(laser.make_safe())
+        await asyncio.sleep(0.001)
+        head.deaf_to = ""
+        await stopping
+
+    shine(use, head)
+    assert head.on_s is None
+
+
 def test_light_that_stays_on_is_told() -> None:
     head = Head()
 

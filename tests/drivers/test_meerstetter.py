@@ -52,7 +52,7 @@ class Controller:
         self.repeats = 0
         self.reset_takes_s = 0.5
         self.heat: Callable[[float], float] | None = None
-        self._back_s = 0.0
+        self.deaf_until_s = self._back_s = 0.0
         self._out = Outbox()
         self._buffer = b""
 
@@ -66,7 +66,7 @@ class Controller:
             frame = line + b"\r"
             self.heard.append((now_s, frame))
             assert crc(frame[:-5]) == int(frame[-5:-1], 16)
-            if frame[1:3] != b"02" or now_s < self._back_s:
+            if frame[1:3] != b"02" or now_s < max(self._back_s, self.deaf_until_s):
                 continue
             self.repeats += frame in self.seen
             self.seen.add(frame)
@@ -459,6 +459,30 @@ def test_a_stop_while_the_target_is_set_leaves_it_off(after_s: float) -> None:
 
     control(use, controller)
     assert controller.table[2010] == 0
+
+
+def test_a_stop_that_is_lost_on_the_line_is_sent_again() -> None:
+    controller = Controller()
+
+    async def use(tec: MeerstetterTec) -> None:
+        await tec.set_target_c(55.0)
+        controller.deaf_until_s = now_s() + 0.001
+        await tec.make_safe()
+
+    control(use, controller)
+    assert controller.table[2010] == 0
+
+
+def test_an_acknowledgement_with_another_checksum_is_none() -> None:
+    controller = Controller()
+
+    async def use(tec: MeerstetterTec) -> None:
+        controller.answer_faults = [lambda answer: answer, lambda answer: answer[:-5] + b"0000\r"]
+        await tec.set_target_c(55.0)
+
+    control(use, controller)
+    assert controller.repeats == 1
+    assert controller.payloads().count(b"VS0BB801425C0000") == 2
 
 
 def test_an_output_that_stays_on_is_told() -> None:

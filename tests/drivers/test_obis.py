@@ -101,6 +101,7 @@ class Head:
             "SOUR:POW:LIM:HIGH?": "0.16500",
             "SOUR:POW:LEV:IMM:AMPL?": "0.02000",
             "SOUR:POW:LEV?": "0.04987",
+            "SOUR:AM:SOUR?": "CWC",
         }
         self.handshake = False
         self.on_s: float | None = None
@@ -471,6 +472,21 @@ def test_switching_off_ends_a_switching_on() -> None:
         await laser.set_emission(False)
         with pytest.raises(Stopped):
             await switching
+
+    shine(use, head)
+    assert head.on_s is None
+
+
+def test_a_stop_that_is_lost_on_the_line_is_sent_again() -> None:
+    head = Head()
+
+    async def use(laser: ObisLaser) -> None:
+        await laser.set_emission(True)
+        head.deaf_to = "SOUR:AM:STAT OFF"
+        stopping = asyncio.ensure_future(laser.make_safe())
+        await asyncio.sleep(0.001)
+        head.deaf_to = ""
+        await stopping
 
     shine(use, head)
     assert head.on_s is None

@@ -27,6 +27,7 @@ class Generator:
         self.heard: list[tuple[float, str]] = []
         self.deaf_to = ""
         self.endless = False
+        self.mute = 0
         self._end_s = 0.0
         self._out = Outbox()
         self._buffer = b""
@@ -47,6 +48,8 @@ class Generator:
         match command.split(" "):
             case ["*IDN?"]:
                 return "ACME,AFG1,0001,1.0"
+            case ["SYST:ERR?"] if self.mute:
+                self.mute -= 1
             case ["SYST:ERR?"]:
                 return self.queue.pop(0) if self.queue else '0,"No error"'
             case ["*OPC?"]:
@@ -176,6 +179,19 @@ def test_a_refused_trigger_is_told() -> None:
             await source.fire()
 
     pulse(use, generator)
+
+
+def test_a_trigger_whose_reply_is_lost_is_not_sent_again() -> None:
+    generator = Generator()
+
+    async def use(source: PulseGenerator) -> None:
+        await source.configure(20.0, 1.0, 100)
+        await source.arm()
+        generator.mute = 1
+        with pytest.raises(ReplyTimeout):
+            await source.fire()
+
+    assert pulse(use, generator).count("*TRG") == 1
 
 
 def test_a_burst_that_does_not_end_is_a_timeout_and_no_second_trigger() -> None:

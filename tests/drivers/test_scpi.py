@@ -177,6 +177,24 @@ def test_a_late_reply_is_not_taken_for_the_next_ones() -> None:
     use_scpi(use, instrument)
 
 
+def test_what_the_instrument_says_of_a_query_that_was_given_up_is_no_error_of_the_next_command() -> None:
+    instrument = Instrument()
+
+    async def use(scpi: Scpi) -> None:
+        asking = asyncio.ensure_future(scpi.ask("VOLT?", parse_number))
+        await asyncio.sleep(0.001)
+        asking.cancel()
+        instrument.queue = ['-410,"Query INTERRUPTED"', '-222,"Data out of range"']
+        with pytest.raises(DeviceFault) as failed:
+            await scpi.tell("VOLT 1")
+        assert failed.value.code == "-222"
+        instrument.queue = ['-410,"Query INTERRUPTED"']
+        with pytest.raises(DeviceFault):  # this one is another's
+            await scpi.tell("VOLT 1")
+
+    use_scpi(use, instrument)
+
+
 def test_a_malformed_reply_is_asked_for_again_and_told_in_the_end() -> None:
     instrument = Instrument()
 

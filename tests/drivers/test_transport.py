@@ -175,6 +175,21 @@ def test_a_reply_that_was_said_twice_is_not_taken_for_the_next_ones() -> None:
     assert unasked == [b"twice\r"]
 
 
+def test_every_second_copy_of_a_stutterer_is_passed_over() -> None:
+    class Stutterer(Parrot):
+        def messages(self, now_s: float) -> list[bytes]:
+            return [message * 2 for message in super().messages(now_s)]
+
+    passed_over: list[bytes] = []
+
+    async def use(transport: Transport, host: MemoryHost) -> None:
+        for command in (b"1\r", b"2\r", b"3\r"):
+            assert await transport.exchange(command, CR, timeout_s=0.1) == command
+
+    talk(use, Stutterer(), unasked=passed_over.append)
+    assert passed_over == [b"1\r", b"2\r"]
+
+
 def test_a_pulled_cable_is_told_at_once_and_for_every_later_call() -> None:
     async def use(transport: Transport, host: MemoryHost) -> None:
         waiting = asyncio.ensure_future(transport.exchange(b"late\r", CR, timeout_s=5.0, tries=3))

@@ -23,6 +23,7 @@ class Server:
         }
         self.heard: list[str] = []
         self.pause_s = 0.0
+        self.late_s: dict[str, float] = {}
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -30,6 +31,7 @@ class Server:
             while line := await reader.readline():
                 command = line.decode().strip()
                 self.heard.append(command)
+                await asyncio.sleep(self.late_s.get(command, 0.0))
                 for piece in self.script.get(command, []):
                     writer.write(piece)
                     await writer.drain()
@@ -71,8 +73,9 @@ def test_commands_and_queries_go_over_pyvisa() -> None:
 def test_a_reply_in_pieces_is_put_together() -> None:
     async def use(scpi: Scpi, server: Server) -> None:
         server.script["VOLT?"] = [b"1.", b"5\n"]
-        server.pause_s = 0.04  # longer than half the timeout, which is how long PyVISA-py waits for more of a message
-        assert await scpi.ask("VOLT?", parse_number, timeout_s=0.06) == 1.5
+        server.pause_s = 0.005
+        assert await scpi.ask("VOLT?", parse_number) == 1.5
+        assert server.heard.count("VOLT?") == 1
 
     talk(use)
 
@@ -101,6 +104,17 @@ def test_a_reply_that_nobody_awaits_any_more_is_not_taken_for_the_next_ones() ->
         asking = asyncio.ensure_future(scpi.ask("VOLT?", parse_number))
         await asyncio.sleep(0)
         asking.cancel()
+        assert await scpi.ask("CURR?", parse_number) == 0.25
+
+    talk(use)
+
+
+def test_a_late_reply_is_not_taken_for_the_next_ones() -> None:
+    async def use(scpi: Scpi, server: Server) -> None:
+        server.late_s = {"VOLT?": 0.03}
+        server.script["CURR?"] = [b"0.25\n"]
+        with pytest.raises(ReplyTimeout):
+            await scpi.session.query("VOLT?", 0.01)
         assert await scpi.ask("CURR?", parse_number) == 0.25
 
     talk(use)

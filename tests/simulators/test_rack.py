@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import tomllib
@@ -301,7 +302,11 @@ def test_a_request_that_makes_no_sense_is_answered(request_: object, complaint: 
         ("[[device]]\nkind = 'asi'", ["device", 0, "name"], "found None"),
         ("[[device]]\nname = 'a.b'", ["device", 0, "name"], "without a point"),
         (STAGE + STAGE, ["device", 1, "name"], "already"),
-        ("[[device]]\nname = 'a'\nkind = 'lamp'", ["device", 0, "kind"], "no kind of device 'lamp'; there are asi"),
+        (
+            "[[device]]\nname = 'a'\nkind = 'lamp'",
+            ["device", 0, "kind"],
+            "no kind of device 'lamp'; there are arm9chem, asi",
+        ),
         (STAGE + "settings = 1", ["device", 0, "settings"], "expected a table"),
         (STAGE + "settings = {speed = 1}", ["device", 0, "settings", "speed"], "asi has no setting speed; it has"),
         (STAGE + "settings = {spaces = 1}", ["device", 0, "settings", "spaces"], "true or false, found 1"),
@@ -373,10 +378,55 @@ def test_a_link_gives_way_to_a_rack_and_a_file_does_not(tmp_path: Path) -> None:
     run(main)
 
 
-def test_every_kind_can_be_made_without_settings() -> None:
+def test_every_kind_without_a_bench_can_be_made_without_settings() -> None:
     for kind in KINDS:
+        if "world" in inspect.signature(KINDS[kind]).parameters:
+            continue
         device = KINDS[kind](kind)
         ports = getattr(device, "ports", {"": device})
         assert all(FaultyLine(server).due_s() is None for server in ports.values())
         assert all(sentence.endswith(".") for sentence in device.faults.values())
         assert all(not isinstance(value, bytes) for value in device.inspect(0.0).values())
+
+
+WORLD = {
+    "world": {
+        "vessels": {"mix": {"volume_ul": 5000}, "waste": {}},
+        "selectors": {"inlets": {"ports": {"1": "mix"}}},
+        "pipes": {"flow_cell": {"volume_ul": 80, "far": "inlets"}},
+        "syringes": {"syringe": {"barrel_ul": 500, "ports": {"I": "flow_cell", "O": "waste"}, "port": "O"}},
+    },
+    "device": [
+        {"name": "pump", "kind": "cavro", "tcp": 0, "settings": {"syringe": "syringe"}},
+        {"name": "valve", "kind": "vici", "tcp": 0, "settings": {"selector": "inlets"}},
+    ],
+}
+
+
+def test_pump_and_valve_of_a_rack_act_on_one_bench() -> None:
+    rack = build(WORLD)
+    for text, at_s in ((b"/1ZR\r", 0.0), (b"/1IA3000R\r", 20.0)):
+        rack.lines["pump"].server.receive(text, at_s)
+    assert rack.devices["valve"].inspect(80.0)
+    truth = rack.devices["pump"].inspect(80.0)
+    assert truth["plunger_ul"] == pytest.approx(500)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("device", 0, "settings"), {}, "syringe"),
+        (("device", 0, "settings"), {"syringe": "none"}, "there is no syringe 'none'"),
+        (("world",), {"vessel": {}}, "found 'vessel'"),
+        (("world",), 3, "expected tables"),
+        (("world",), {"pipes": {"cell": {"volume_ul": 1, "far": "nowhere"}}}, "'nowhere' is no vessel"),
+    ],
+)
+def test_a_bench_that_is_not_sound_is_refused(path: tuple[str | int, ...], value: object, says: str) -> None:
+    content: Any = json.loads(json.dumps(WORLD))
+    table = content
+    for key in path[:-1]:
+        table = table[key]
+    table[path[-1]] = value
+    with pytest.raises(RackError, match=says):
+        build(content)
