@@ -178,7 +178,7 @@ async def move_device(
         for action in to_do:
             await action()
         say(f"{name}: {await state_of(device)}")
-        if isinstance(device, Laser | TemperatureController) and values.keys() & {"emission", "target_c"}:
+        if values.get("emission") or "target_c" in values:
             say("It stays so when this command has ended.")
     except BaseException:
         with contextlib.suppress(DeviceError, TimeoutError):

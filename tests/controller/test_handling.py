@@ -125,7 +125,7 @@ def test_one_that_does_not_answer_or_complains_is_told_and_the_others_are_checke
         ("plate", ["target_c=37"], "It stays so when this command has ended."),
         ("plate", ["off=yes"], "plate: 22.00 C (targets 10 to 80)"),
         ("obis", ["power_mw=5", "emission=on"], "It stays so when this command has ended."),
-        ("cobolt", ["emission=off"], "It stays so when this command has ended."),
+        ("cobolt", ["emission=off"], "cobolt: off (0 to 140 mW), safety circuit closed"),
     ],
 )
 def test_a_device_is_moved_by_hand(name: str, settings: Sequence[str], last: str) -> None:
