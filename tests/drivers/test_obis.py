@@ -101,7 +101,6 @@ class Head:
             "SOUR:POW:LIM:HIGH?": "0.16500",
             "SOUR:POW:LEV:IMM:AMPL?": "0.02000",
             "SOUR:POW:LEV?": "0.04987",
-            "SOUR:AM:SOUR?": "CWC",
         }
         self.handshake = False
         self.on_s: float | None = None
