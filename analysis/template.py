@@ -26,7 +26,12 @@ def _pack_four(
     n = np.uint64(packed.size)
     if base + 4 <= calls.shape[0]:
         end = first + packed.size
-        a, b, c, d = calls[base, first:end], calls[base + 1, first:end], calls[base + 2, first:end], calls[base + 3, first:end]
+        a, b, c, d = (
+            calls[base, first:end],
+            calls[base + 1, first:end],
+            calls[base + 2, first:end],
+            calls[base + 3, first:end],
+        )
         three, none = np.uint8(3), np.uint8(0)
         for i in range(n):
             low = (a[i] & three) | (b[i] & three) << np.uint8(2)

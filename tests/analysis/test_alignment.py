@@ -77,7 +77,9 @@ def test_a_read_outside_the_text_mismatches_everywhere() -> None:
     out = np.zeros(4, np.uint64)
     zeros = np.zeros(4, np.uint64)
     for diagonal in (-1, 480, 10_000):
-        assert alignment.compare(zeros, zeros, 0, 40, Text(text, unknown, unknown_blocks(unknown)), diagonal, out, 0) == 40
+        assert (
+            alignment.compare(zeros, zeros, 0, 40, Text(text, unknown, unknown_blocks(unknown)), diagonal, out, 0) == 40
+        )
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.3, 0.75, 1.0])
