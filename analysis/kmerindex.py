@@ -20,7 +20,7 @@ Texts hold 2 bits a base (A0 C1 G2 T3), the first base least significant, 32 bas
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -501,7 +501,6 @@ def all_seeds(
             repeats with a cut list name stand there only if there are no others.
         scratch: Working space.
     """
-    at: Any
     length: Any
     seed: Any
     offset: Any
