@@ -10,6 +10,7 @@ not uniquely placed. It is a lower bound: a read that fits at once is not compar
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -145,7 +146,7 @@ def assign(
     calls = np.ascontiguousarray(bases)
     n = calls.shape[1]
     result = make_assignments(n)
-    batch = Batch(calls.shape[0], min(n, BATCH))
+    batch = _batch_of_thread(calls.shape[0], min(n, BATCH))
     for first in range(0, n, BATCH):
         batch.run(calls, first, min(BATCH, n - first), reference, settings, wanted, result)
     return result
@@ -238,9 +239,10 @@ PlaceArguments: TypeAlias = tuple[
 
 
 class Batch:
-    """Scratch arrays of one caller; every batch uses them again."""
+    """Scratch arrays of one thread; every batch uses them again."""
 
     def __init__(self, bases: int, size: int) -> None:
+        self.bases, self.size = bases, size
         words = -(-bases // 32) + 1
         # Reads and their reverse complements; a word more than all, since a window reads one beyond its own.
         self.reads = np.zeros((2, size, words), np.uint64)
@@ -352,3 +354,14 @@ class Batch:
             result.genes[here],
             self.scratch,
         )
+
+
+_kept = threading.local()
+
+
+def _batch_of_thread(bases: int, size: int) -> Batch:
+    """Return this thread's scratch arrays: memory that is new for each block would first have to be mapped."""
+    batch: Batch | None = getattr(_kept, "batch", None)
+    if batch is None or batch.bases != bases or batch.size < size:
+        batch = _kept.batch = Batch(bases, size)
+    return batch

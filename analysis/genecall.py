@@ -86,7 +86,7 @@ def call_genes(
     flip = 1 if library_strand == REVERSE else 0
     for r in range(n):
         if r % _GROUP == np.uint64(0):
-            _fetch_segments(status, rows, segments, entries, segment_of_block, r)
+            _fetch_segments(status, rows, segments, entries, segment_of_block, np.uint64(r))
         genes[r] = NO_GENE
         if status[r] != 1:
             verdicts[r] = UNMAPPED if status[r] == 0 else MULTI_MAPPED

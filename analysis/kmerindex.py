@@ -44,7 +44,7 @@ GROUP = 64
 """Reads whose lookups of few seeds run side by side."""
 ALL_GROUP = 8
 """Reads whose lookups of all seeds run side by side."""
-SPARSE = np.uint64(50)
+SPARSE = np.uint64(32)
 """Of a read of so many bases only every second base can begin a seed, of twice as many every third, and so on."""
 FEW_HITS = FEW * MAX_POSTINGS
 NO_SEED = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -127,7 +127,7 @@ def _fingerprint(h: np.uint64) -> np.uint64:
 
 
 @leaf
-def _sampled(bases: np.uint64, pairs: np.uint64) -> np.uint64:
+def sampled_words(bases: np.uint64, pairs: np.uint64) -> np.uint64:
     """Mark the sampled words among those around 32 bases, 01 each: bit 2j for the one whose middle is base j + pairs.
 
     Args:
@@ -226,7 +226,7 @@ def _next_sampled(
             run += np.uint64(1)
         forward = (forward >> np.uint64(2)) | (base << top)
         reverse = ((reverse << np.uint64(2)) | (np.uint64(3) - base)) & word_mask
-        if run >= np.uint64(k) and _sampled(forward >> around, pairs) & np.uint64(1):
+        if run >= np.uint64(k) and sampled_words(forward >> around, pairs) & np.uint64(1):
             hashes[n] = _hash(min(forward, reverse))
             places[n] = ((position - back) << np.uint64(1)) | np.uint64(reverse < forward)
             n += 1
@@ -377,9 +377,9 @@ def _next_seed(
     around = (k >> np.uint64(1)) - pairs
     at = begin
     while at < end:
-        marks = _sampled(window(reads, read_at + at + around), pairs)
+        marks = sampled_words(window(reads, read_at + at + around), pairs)
         while marks:
-            offset = at + (lowest_bit(marks) >> np.uint64(1))
+            offset: np.uint64 = at + (lowest_bit(marks) >> np.uint64(1))
             if offset >= end:
                 return end
             if (window(lost, read_at + offset) & word_mask) == np.uint64(0):
@@ -446,40 +446,41 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                     hashes[at] = _seed(flat, plus + offset, minus + length - width - offset, width)
                     offsets[at] = np.int64(offset)
         # Together: a prefetch holds up what follows until the page is known, but not the next prefetch.
-        for at in range(np.uint64((last - first) * FEW)):
-            prefetch(slots, _home(hashes[at], n_slots))
-        for at in range(np.uint64((last - first) * FEW)):
+        lookups = np.uint64((last - first) * FEW)
+        for lookup in range(lookups):
+            prefetch(slots, _home(hashes[lookup], n_slots))
+        for lookup in range(lookups):
             slot = EMPTY
-            if hashes[at] != NO_SEED:
-                slot = _find(slots, hashes[at])
+            if hashes[lookup] != NO_SEED:
+                slot = _find(slots, hashes[lookup])
                 if slot != EMPTY and slot & _LISTED:
                     prefetch(postings, slot & _LOW)
-            found_slots[at] = slot
+            found_slots[lookup] = slot
         for r in range(first, last):
-            begin = np.uint64(r * most)
+            row = np.uint64(r * most)
             count = np.uint64(0)
             bound = 0
             beyond = 0
-            length = signed(lengths[np.uint64(r)])
+            bases = signed(lengths[np.uint64(r)])
             for s in range(FEW):
                 seed = np.uint64((r - first) * FEW + s)
-                h, slot, offset = hashes[seed], found_slots[seed], offsets[seed]
+                h, slot, seed_at = hashes[seed], found_slots[seed], offsets[seed]
                 if h == NO_SEED or (slot != EMPTY and slot & _TRUNCATED):
                     continue
-                if offset >= beyond:
+                if seed_at >= beyond:
                     bound += 1
-                    beyond = offset + k
+                    beyond = seed_at + k
                 if slot == EMPTY:
                     continue
                 if slot & _LISTED:
-                    at = slot & _LOW
-                    for i in range(postings[at]):
-                        place = postings[at + np.uint64(1) + i]
-                        places[begin + count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                    entry = slot & _LOW
+                    for i in range(postings[entry]):
+                        place = postings[entry + np.uint64(1) + i]
+                        places[row + count] = _diagonal(place, h, seed_at, bases, k, starts, ends, base, stride)
                         count += np.uint64(1)
                 else:
                     place = ((slot & _LOW) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                    places[begin + count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                    places[row + count] = _diagonal(place, h, seed_at, bases, k, starts, ends, base, stride)
                     count += np.uint64(1)
             hits.counts[np.uint64(r)] = np.int64(count)
             hits.bounds[np.uint64(r)] = np.uint8(bound)
@@ -500,7 +501,6 @@ def all_seeds(
             repeats with a cut list name stand there only if there are no others.
         scratch: Working space.
     """
-    at: Any
     length: Any
     seed: Any
     offset: Any
@@ -535,20 +535,20 @@ def all_seeds(
                 seed += np.uint64(1)
                 offset = _next_seed(flat, flat_lost, plus, offset + apart, words, width, pairs)
             hits.counts[r] = np.int64(seed - begin)
-            for at in range(begin, seed):
-                prefetch(slots, _home(hashes[at], n_slots))
+            for lookup in range(begin, seed):
+                prefetch(slots, _home(hashes[lookup], n_slots))
         for c in range(first, last):
             begin = np.uint64((c - first) * room)
-            for seed in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
-                slot = _find(slots, hashes[seed])
+            for lookup in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
+                slot = _find(slots, hashes[lookup])
                 if slot != EMPTY and slot & _LISTED:
                     prefetch(postings, slot & _LOW)
-                found_slots[seed] = slot
+                found_slots[lookup] = slot
         for c in range(first, last):
             r = chosen[c]
             begin = np.uint64((c - first) * room)
             seeds = np.uint64(hits.counts[r])
-            length = signed(lengths[r])
+            bases = signed(lengths[r])
             count = 0
             bound = 0
             beyond = 0
@@ -556,30 +556,30 @@ def all_seeds(
             for tier in range(2):
                 if tier == 1 and (count > 0 or repeat == 0):
                     break
-                for seed in range(begin, begin + seeds):
-                    h, slot, offset = hashes[seed], found_slots[seed], offsets[seed]
+                for lookup in range(begin, begin + seeds):
+                    h, slot, seed_at = hashes[lookup], found_slots[lookup], offsets[lookup]
                     cut = slot != EMPTY and slot & _TRUNCATED != np.uint64(0)
                     if tier == 0:
                         if cut:
                             repeat = 1
                             continue
-                        if offset >= beyond:
+                        if seed_at >= beyond:
                             bound += 1
-                            beyond = offset + k
+                            beyond = seed_at + k
                         if slot == EMPTY:
                             continue
                     elif not cut:
                         continue
                     if slot & _LISTED:
-                        at = slot & _LOW
-                        for i in range(postings[at]):
+                        entry = slot & _LOW
+                        for i in range(postings[entry]):
                             if count < most:
-                                place = postings[at + np.uint64(1) + i]
-                                places[r, count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                                place = postings[entry + np.uint64(1) + i]
+                                places[r, count] = _diagonal(place, h, seed_at, bases, k, starts, ends, base, stride)
                                 count += 1
                     elif count < most:
                         place = ((slot & _LOW) << np.uint64(1)) | ((slot >> np.uint64(32)) & np.uint64(1))
-                        places[r, count] = _diagonal(place, h, offset, length, k, starts, ends, base, stride)
+                        places[r, count] = _diagonal(place, h, seed_at, bases, k, starts, ends, base, stride)
                         count += 1
                 if tier == 1 and count > 0:
                     repeat = 2

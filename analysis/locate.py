@@ -6,8 +6,8 @@ is tried with each of the four bases at that place and nowhere else; one with mo
 
 Two barcodes that differ in one base share the low bases or the high bases. So the candidates of a read lie in one
 bucket of table A (keyed by the low bases) and one bucket of table B (keyed by the high bases); see
-:mod:`cartoseq.analysis.barcodeindex` for the tables. The buckets are sorted. A small one is compared entry by
-entry; a large one, as barcodes of a skewed composition make it, is asked for each of the at most three
+:mod:`cartoseq.analysis.barcodeindex` for the tables. The buckets are sorted. A small one is compared eight
+entries at a time; a large one, as barcodes of a skewed composition make it, is asked for each of the at most three
 substitutions of each base by bisection, so the work per read is bounded whatever the composition.
 
 The reads go through in small batches: all exact look-ups first, with the table's cache lines asked for ahead of
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.barcodeindex import SHARED_BY_SPOTS, SPOT_BITS, BarcodeIndex
 from cartoseq.analysis.barcodestore import open_index
+from cartoseq.analysis.entries import LANES, equal_entries, lowest_bit, near_entries
 from cartoseq.analysis.lowlevel import prefetch
 from cartoseq.streaming.kernel import inlined, kernel
 
@@ -58,6 +59,7 @@ U64 = Any
 _ZERO = np.uint64(0)
 _ONE = np.uint64(1)
 _TWO = np.uint64(2)
+_LANES = np.uint64(LANES)
 _SMALL_EXACT = np.uint64(SMALL_FOR_EXACT)
 _SMALL_CORRECTION = np.uint64(SMALL_FOR_CORRECTION)
 _SPOT_MASK = np.uint64((1 << SPOT_BITS) - 1)
@@ -69,7 +71,7 @@ _BASES = np.uint64(0x5555555555555555)
 # Reads looked up together: small enough for their lines of table A to stay in the second-level cache.
 _BATCH = np.uint64(512)
 # How many reads ahead a line is asked for; twice that for the bucket's bounds, which must be there first.
-_AHEAD = np.uint64(16)
+_AHEAD = np.uint64(12)
 
 
 def locate(
@@ -103,6 +105,10 @@ def locate(
         raise ValueError(f"barcodes are corrected by 0 or 1 substitutions, not by {max_mismatch}")
     if not cids.size == n_counts.size == n_positions.size == spots_out.size == verdicts_out.size:
         raise ValueError("one no-call count, position, spot and verdict per barcode")
+    if index.barcodes == 0:
+        spots_out.fill(NO_SPOT)
+        verdicts_out[:] = np.where(n_counts == 0, UNMATCHED, BARCODE_N)
+        return 0
     return int(
         _locate(
             cids,
@@ -181,9 +187,10 @@ def _locate(
 
 @inlined
 def _prefetch_bucket(offsets: NDArray[np.uint32], entries: NDArray[Any], bucket: U64) -> None:
-    """Ask for the first and the last line of a bucket: a small one lies in one line or two."""
-    prefetch(entries, np.uint64(offsets[bucket]))
-    prefetch(entries, np.uint64(offsets[bucket + _ONE]) - _ONE)
+    """Ask for the lines of the eight entries from a bucket's first on, which are compared at once."""
+    start = np.uint64(offsets[bucket])
+    prefetch(entries, start)
+    prefetch(entries, start + (_LANES - _ONE))
 
 
 @kernel
@@ -217,22 +224,22 @@ def _look_up_exact(
         bucket = cid & bucket_mask
         start = np.uint64(a_offsets[bucket])
         stop = np.uint64(a_offsets[bucket + _ONE])
-        at, compared = _find(a_entries, start, stop, cid >> a_bits, shift)
+        at, found, compared = _find_soon(a_entries, start, stop, cid >> a_bits, shift)
         work += compared
-        spots_out[read] = _NO_SPOT
+        # Found or not is not foreseen either: the read is listed, and the list is longer only if it is not found.
+        spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
+        pending_out[failed] = read
         if n_counts[read] != np.uint8(0):
+            spots_out[read] = _NO_SPOT
             verdicts_out[read] = BARCODE_N
-            if n_counts[read] == np.uint8(1):
-                pending_out[failed] = read
-                failed += _ONE
-        elif at == _NOWHERE:
-            pending_out[failed] = read
-            failed += _ONE
+            failed += np.uint64(n_counts[read] == np.uint8(1))
+        elif spot == _SHARED and found != _ZERO:
+            spots_out[read] = _NO_SPOT
+            verdicts_out[read] = AMBIGUOUS
         else:
-            spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
-            shared = spot == _SHARED
-            spots_out[read] = _NO_SPOT if shared else spot
-            verdicts_out[read] = AMBIGUOUS if shared else EXACT
+            spots_out[read] = spot | np.uint32(found - _ONE)
+            verdicts_out[read] = EXACT
+            failed += _ONE - found
     return failed, work
 
 
@@ -294,15 +301,21 @@ def _correct(
         allowed = _ONE << (_TWO * np.uint64(n_positions[read])) if has_n else _BASES
         a_hits, a_at = _scan(a_entries, a_start, a_stop, cid >> a_bits, shift, allowed >> a_bits, True)
         b_hits, b_at = _scan(b_entries, b_start, b_stop, cid & low_mask, _ZERO, allowed & a_mask, False)
-        if a_hits + b_hits != _ONE:
-            verdicts_out[read] = _without_spot(a_hits + b_hits, has_n)
-        elif a_hits == _ONE:
-            spot = a_spots[a_at] if shift == _ZERO else np.uint32(a_entries[a_at] & _SPOT_MASK)
-            _accept(read, spot, has_n, spots_out, verdicts_out)
+        spot = a_spots[a_at] if shift == _ZERO else np.uint32(a_entries[a_at] & _SPOT_MASK)
+        # Which of these it is no branch predictor foresees, either: listed is every read, and counted those that wait.
+        waiting[waits] = read
+        resolved[waits] = cid & ~low_mask | np.uint64(b_entries[b_at])
+        waits += np.uint64(a_hits == _ZERO) & np.uint64(b_hits == _ONE)
+        hits = a_hits + b_hits
+        is_a = np.uint64(a_hits == _ONE) & np.uint64(b_hits == _ZERO)
+        if has_n or spot == _SHARED:
+            if hits != _ONE:
+                verdicts_out[read] = _without_spot(hits, has_n)
+            elif is_a != _ZERO:
+                _accept(read, spot, has_n, spots_out, verdicts_out)
         else:
-            waiting[waits] = read
-            resolved[waits] = cid & ~low_mask | np.uint64(b_entries[b_at])
-            waits += _ONE
+            spots_out[read] = spot | np.uint32(is_a - _ONE)
+            verdicts_out[read] = np.uint8(CORRECTED) if hits == _ONE else _without_spot(hits, False)
     return waits, crowds, work
 
 
@@ -388,7 +401,7 @@ def _resolve(
         cid = resolved[k]
         start = np.uint64(a_offsets[cid & a_mask])
         stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
-        at, compared = _find(a_entries, start, stop, cid >> a_bits, shift)
+        at, _, compared = _find_soon(a_entries, start, stop, cid >> a_bits, shift)
         work += compared
         spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
         read = waiting[k]
@@ -433,26 +446,44 @@ def _find(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -
 
 
 @inlined
+def _find_soon(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -> tuple[U64, U64, U64]:
+    """As :func:`_find`, without a branch for small buckets.
+
+    Returns:
+        A legal place, whether ``rest`` stands there (1, else 0), and the entries compared.
+    """
+    if stop - start <= _LANES and start + _LANES <= np.uint64(entries.size):
+        equal = equal_entries(entries, start, shift, rest) & ((_ONE << (stop - start)) - _ONE)
+        return start + (lowest_bit(equal) & (_LANES - _ONE)), np.uint64(equal != _ZERO), stop - start
+    at, work = _find(entries, start, stop, rest, shift)
+    found = at != _NOWHERE
+    return at if found else _ZERO, np.uint64(found), work
+
+
+@inlined
 def _scan(
     entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64, allowed: U64, or_equal: bool
 ) -> tuple[U64, U64]:
-    """Count a small bucket's entries within one allowed substitution of ``rest``, up to two; and where the last is."""
+    """Count a bucket's entries within one allowed substitution of ``rest``, up to two; and where one is."""
     hits = _ZERO
     found: U64 = _ZERO
-    forbidden = ~allowed
     at = start
     while at < stop:
-        difference = np.uint64(entries[at]) >> shift ^ rest
-        bases = (difference | difference >> _ONE) & _BASES
-        if (bases & (bases - _ONE)) | (bases & forbidden) == _ZERO and (or_equal or bases != _ZERO):
-            found = at
-            hits += _ONE
-            # Two are as many as need be known. Leaving here also keeps the compiler from unrolling the loop: its
-            # length cannot be foreseen, and every further branch on it would cost more than the comparisons.
-            if hits == _TWO:
-                break
-        at += _ONE
-    return hits, found
+        if at + _LANES <= np.uint64(entries.size):
+            near = near_entries(entries, at, shift, rest, allowed) & ((_ONE << min(stop - at, _LANES)) - _ONE)
+            if not or_equal:
+                near &= ~equal_entries(entries, at, shift, rest)
+            hits += np.uint64(near != _ZERO) + np.uint64(near & (near - _ONE) != _ZERO)
+            found = at + lowest_bit(near) if near != _ZERO else found
+            at += _LANES
+        else:  # the last entries of the table
+            difference = np.uint64(entries[at]) >> shift ^ rest
+            bases = (difference | difference >> _ONE) & _BASES
+            if (bases & (bases - _ONE)) | (bases & ~allowed) == _ZERO and (or_equal or bases != _ZERO):
+                found = at
+                hits += _ONE
+            at += _ONE
+    return min(hits, _TWO), found
 
 
 @kernel

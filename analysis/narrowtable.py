@@ -32,13 +32,13 @@ from typing import Any
 
 import numpy as np
 
+from cartoseq.analysis.entries import lowest_bit
 from cartoseq.analysis.rawmemory import (
     equal_words,
     highest_bit,
     load16,
     load32,
     load64,
-    lowest_bit,
     prefetch_address,
     store16,
     store32,

@@ -51,13 +51,6 @@ def _define_prefetch(_context: Any, _address: Any) -> tuple[Any, Any]:
     return types.void(types.uint64), generate
 
 
-def _define_lowest(_context: Any, _mask: Any) -> tuple[Any, Any]:
-    def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.uint64(types.uint64), generate
-
-
 def _define_highest(_context: Any, _number: Any) -> tuple[Any, Any]:
     def generate(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -95,8 +88,6 @@ store16, store32, store64 = _storer(16), _storer(32), _storer(64)
 """Write the low bits of a uint64 to an address."""
 prefetch_address = cast(Callable[[Any], None], intrinsic(_define_prefetch))
 """Ask for a cache line that will be written."""
-lowest_bit = cast(Callable[[Any], Any], intrinsic(_define_lowest))
-"""Number of the lowest bit that is set, 64 if none is."""
 highest_bit = cast(Callable[[Any], Any], intrinsic(_define_highest))
 """Number of the highest bit that is set."""
 equal_words = cast(Callable[[Any, Any, Any], Any], intrinsic(_define_equal_words))

@@ -1,7 +1,8 @@
 """The command ``cartoseq``.
 
 Each command imports what it needs when it runs, so that ``--help`` is quick. An error that the user can act on is one
-message on stderr and its exit code: 2 usage, 3 input or settings, 5 run failed, 7 disk, 9 version, 130 interrupted.
+message on stderr and its exit code: 2 usage, 3 input or settings, 5 run failed, 6 device failed, 7 disk, 9 version,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -229,6 +230,68 @@ def simulate(rack: Path) -> None:
     from cartoseq.controller.simulating import simulate as serve
 
     serve(rack, click.echo)
+
+
+@cli.group()
+def devices() -> None:
+    """Look after the devices of an instrument FILE (TOML, docs/instrument.md), by hand.
+
+    \b
+    cartoseq devices list bench.toml
+    cartoseq devices check bench.toml
+    cartoseq devices move bench.toml stage x_um=1000 y_um=2000
+    """
+
+
+@devices.command("list")
+@click.argument("file", type=_PATH)
+def devices_list(file: Path) -> None:
+    """Say which serial ports there are, and which devices the FILE describes.
+
+    \b
+    cartoseq devices list bench.toml
+    """
+    from cartoseq.controller.handling import list_devices
+    from cartoseq.controller.instrument import load_instrument
+
+    list_devices(load_instrument(file), click.echo)
+
+
+@devices.command("check")
+@click.argument("file", type=_PATH)
+def devices_check(file: Path) -> None:
+    """Open each device: who it is, how it stands, its faults. Ends with 6 if one is not well.
+
+    \b
+    cartoseq devices check bench.toml
+    """
+    import asyncio
+
+    from cartoseq.controller.handling import check_devices
+    from cartoseq.controller.instrument import load_instrument
+
+    asyncio.run(check_devices(load_instrument(file), click.echo))
+
+
+@devices.command("move")
+@click.argument("file", type=_PATH)
+@click.argument("device")
+@click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
+def devices_move(file: Path, device: str, settings: tuple[str, ...]) -> None:
+    """Move one DEVICE by hand, within its limits. If that fails or is interrupted, it is made safe.
+
+    \b
+    cartoseq devices move bench.toml stage x_um=1000 y_um=2000
+    cartoseq devices move bench.toml valve port=3
+    cartoseq devices move bench.toml pump initialize=yes aspirate_ul=100 flow_ul_per_s=10
+    cartoseq devices move bench.toml obis power_mw=5 emission=on
+    """
+    import asyncio
+
+    from cartoseq.controller.handling import move_device
+    from cartoseq.controller.instrument import load_instrument
+
+    asyncio.run(move_device(load_instrument(file), device, settings, click.echo))
 
 
 @cli.command()

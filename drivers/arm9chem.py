@@ -352,7 +352,7 @@ class Arm9Switch:
     def __init__(self, transport: Transport, name: str, *, part: Literal["vacuum", "shutoff"]) -> None:
         self.name = name
         self._board = _Board(transport, name)
-        self._part = part
+        self.part = part
 
     async def open(self) -> Identity:
         """Connect, and identify the board; raises what `Arm9Temperature.open` raises."""
@@ -364,7 +364,7 @@ class Arm9Switch:
 
     async def make_safe(self) -> None:
         """Shut the shut-off valve; the vacuum stays, since a flow cell that is let go leaks."""
-        if self._part == "shutoff":
+        if self.part == "shutoff":
             self._board.transport.interrupt(encode("asyphon:0:0"))
             await self.set_on(False)
 
@@ -381,7 +381,7 @@ class Arm9Switch:
         Raises:
             DeviceFault: the board refuses, or the valve is not as it was set.
         """
-        if self._part == "vacuum":
+        if self.part == "vacuum":
             await self._board.order(f"VACUUM:{on:d}")
             return
         await self._board.order(f"asyphon:0:{on:d}")
@@ -399,6 +399,6 @@ class Arm9Switch:
         Raises:
             DeviceFault: it is the vacuum, of which the board tells nothing.
         """
-        if self._part == "vacuum":
+        if self.part == "vacuum":
             raise DeviceFault(self.name, "VACUUM", "the board does not tell whether the vacuum is on")
         return (await self._board.ask("?asyphon:0", "[01]")) == ["1"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cartoseq.analysis import reference as module
-from cartoseq.analysis.kmerindex import EMPTY, MAX_POSTINGS, build_index
+from cartoseq.analysis.kmerindex import EMPTY, MAX_POSTINGS, build_index, sampled_words
 from cartoseq.analysis.reference import CONTIG_GAP, Reference, build_reference, open_reference, pack_text, read_fasta
 from cartoseq.streaming.errors import InputError
 
@@ -230,3 +230,39 @@ def test_the_seed_table_holds_every_word_with_its_places() -> None:
             found.append(([(slot & 0xFFFFFFFF) * 2 + (slot >> 32 & 1)], 0))
     expected = [(places[:MAX_POSTINGS], int(len(places) > MAX_POSTINGS)) for places in words.values()]
     assert sorted(found) == sorted(expected)
+
+
+@pytest.mark.parametrize("sampling", [1, 2, 4, 8])
+def test_sampled_words_are_those_with_unlike_bases_around_their_middle_on_either_strand(sampling: int) -> None:
+    pairs = sampling.bit_length() - 1
+    rng = np.random.default_rng(3)
+    share = 0.0
+    for _ in range(200):
+        codes = rng.integers(0, 4, 32).tolist()
+        marks = [
+            int(sampled_words(np.uint64(sum(code << 2 * i for i, code in enumerate(bases))), np.uint64(pairs)))
+            for bases in (codes, [3 - code for code in reversed(codes)])
+        ]
+        words = 32 - 2 * pairs
+        expected = [
+            all((codes[m - d] ^ codes[m + d]) >> (d + 1) % 2 & 1 for d in range(1, pairs + 1))
+            for m in range(pairs, pairs + words)
+        ]
+        for found, there in zip(marks, (expected, expected[::-1]), strict=True):
+            assert found == sum(int(sampled) << 2 * j for j, sampled in enumerate(there))
+        share += sum(expected) / words / 200
+    assert share == pytest.approx(1 / sampling, rel=0.15)
+
+
+def test_bits_tell_which_blocks_hold_unknown_bases_or_ends_of_introns() -> None:
+    unknown = np.zeros(2000, np.uint64)
+    unknown[[0, 31, 1600]] = [1, 1 << 63, 4]
+    blocks = module.unknown_blocks(unknown)
+    held = [b for b in range(blocks.size * 64) if int(blocks[b // 64]) >> b % 64 & 1]
+    assert held == [0, 1, 100]
+    introns = np.array([[127, 128], [9000, 100_000]])
+    edges = module.intron_edges(introns, 120_000)
+    held = [b for b in range(edges.size * 64) if int(edges[b // 64]) >> b % 64 & 1]
+    assert held == [0, 1, 9000 // 128, 100_000 // 128]
+    assert blocks.size * 64 > 2000 // 16 + 63
+    assert edges.size * 64 > 120_000 // 128 + 63

@@ -125,3 +125,10 @@ def test_no_run_of_seven_is_overlooked(length: int) -> None:
 def test_a_read_without_four_equal_bases_in_a_row_holds_no_run() -> None:
     row = np.full(5, 0b11100100 * 0x0101010101010101, np.uint64)
     assert not any(template._may_hold_run(row, np.uint64(letter), 100) for letter in range(4))
+
+
+def test_the_bases_that_must_align_are_the_whole_part_of_the_share() -> None:
+    lengths = np.array([0, 1, 20, 31, 48, 100, 512], np.uint16)
+    needed = np.zeros(lengths.size, np.uint16)
+    template.count_needed(lengths, 0.66, 20, needed)
+    assert needed.tolist() == [max(20, int(0.66 * max(int(length) - 1, 0))) for length in lengths]

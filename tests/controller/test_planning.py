@@ -116,8 +116,8 @@ def test_the_command_prints_the_plan_and_says_what_is_wrong(
 
 
 WORDS = {
-    'do = "flow"\nreagent = "w"\nvolume_ul = 9\nflow_ul_per_s = 1.5\nsettle_s = 2': (
-        "flow 9 ul of w at 1.5 ul/s, settle 2 s"
+    'do = "flow"\nreagent = "w"\nvolume_ul = 9\nflow_ul_per_s = 1\nsettle_s = 2': (
+        "flow 9 ul of w at 1 ul/s, settle 2 s"
     ),
     'do = "push_back"\nvolume_ul = 9\nflow_ul_per_s = 3': "push 9 ul back at 3 ul/s",
     'do = "empty"': "empty the syringe",

@@ -96,11 +96,11 @@ class Head:
             "SYST:INF:FVER?": "V1.0.1",
             "SYST:INF:WAV?": "488",
             "SYST:LOCK?": "ON",
+            "SOUR:AM:SOUR?": "CWC",
             "SOUR:POW:LIM:LOW?": "0.00150",
             "SOUR:POW:LIM:HIGH?": "0.16500",
             "SOUR:POW:LEV:IMM:AMPL?": "0.02000",
             "SOUR:POW:LEV?": "0.04987",
-            "SOUR:AM:SOUR?": "CWC",
         }
         self.handshake = False
         self.on_s: float | None = None
@@ -200,6 +200,24 @@ def test_opening_switches_the_handshake_on_whatever_it_was(handshake: bool) -> N
 
     run_virtual(main())
     assert head.handshake
+    assert head.on_s is None
+
+
+@pytest.mark.parametrize(("mode", "sent"), [("CWC", True), ("DIGITAL", True), ("CWP", False)])
+def test_opening_sets_constant_power_only_where_the_head_is_in_another_mode(mode: str, sent: bool) -> None:
+    head = Head()
+    head.values["SOUR:AM:SOUR?"] = mode
+    if not sent:
+        head.on_s, head.refusals["SOUR:AM:INT CWP"] = 0.0, -200  # it was left on, and takes no mode then
+
+    async def main() -> None:
+        laser = laser_of(head)
+        await laser.open()
+        await laser.set_emission(False)
+        await laser.close()
+
+    run_virtual(main())
+    assert ("SOUR:AM:INT CWP" in [command for _, command in head.heard]) == sent
     assert head.on_s is None
 
 
