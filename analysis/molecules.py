@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import moleculetable as tables
 from cartoseq.analysis.arena import Arena
 from cartoseq.analysis.chip import ChipFrame, FrameKind
+
+if TYPE_CHECKING:
+    import h5py
 
 SPOT_BITS = 30
 SHARDS = 1 << (SPOT_BITS - tables.LOCAL_BITS)
