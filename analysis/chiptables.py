@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import numpy as np
 from isal import igzip, igzip_lib
 from numpy.typing import NDArray
@@ -87,6 +86,8 @@ def open_mask(path: Path, *, barcode_length: int | None, add_shift: bool, one_ba
     Raises:
         InputError: no HDF5, no such dataset, a dataset of another shape or type, an impossible attribute.
     """
+    import h5py  # as long to import as numpy, and only a chip that is not indexed yet is read
+
     if not h5py.is_hdf5(path):
         raise InputError(path, "this is not an HDF5 file, or it is cut off", remedy=_MAKE_ANEW)
     try:
@@ -134,6 +135,8 @@ def open_mask(path: Path, *, barcode_length: int | None, add_shift: bool, one_ba
 
 
 def _mask_pieces(path: Path, barcode_length: int, least_x: int, least_y: int) -> Iterator[Piece]:
+    import h5py
+
     with h5py.File(path, "r") as file:
         dataset = file[DATASET]
         rows, columns = dataset.shape[:2]

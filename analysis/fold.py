@@ -23,13 +23,13 @@ from cartoseq.analysis.molecules import MoleculeSet, shards_of
 from cartoseq.analysis.totals import DenseTotals
 from cartoseq.streaming.block import BaseCallBlock
 from cartoseq.streaming.errors import RunError
-from cartoseq.streaming.feed import FeedRecord
 from cartoseq.streaming.kernel import kernel
 from cartoseq.streaming.readstructure import ReadStructure, SegmentKind, rows_of
 
 if TYPE_CHECKING:
     from cartoseq.analysis.chip import ChipFrame
     from cartoseq.analysis.reference import Reference
+    from cartoseq.streaming.feed import FeedRecord
 
 UInt8 = NDArray[np.uint8]
 UInt32 = NDArray[np.uint32]

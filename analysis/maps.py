@@ -15,9 +15,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +27,9 @@ from cartoseq.analysis.maprows import PLACE_BITS, Sums, add_to_image, offsets_of
 from cartoseq.analysis.molecules import Molecules
 from cartoseq.analysis.sealed import is_intact, seal, seal_of
 from cartoseq.streaming.errors import DiskError, InputError
+
+if TYPE_CHECKING:
+    import h5py
 
 FORMAT = "cartoseq-maps"
 VERSION = 1
@@ -325,6 +327,8 @@ def write_maps(path: Path, maps: Maps) -> None:
         DiskError: the disk is full or refuses.
         ValueError: a library's name cannot be the name of an HDF5 group.
     """
+    import h5py
+
     path = Path(path)
     try:
         with replace_atomically(path) as temporary:
@@ -343,6 +347,8 @@ def read_maps(path: Path) -> Maps:
     Raises:
         InputError: there is no such file, it is no map, it is of a newer version, or it is damaged.
     """
+    import h5py
+
     path = Path(path)
     if not path.is_file():
         raise InputError(path, "there is no such file", remedy="A run writes maps.h5 at its first checkpoint.")

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import moleculerows, narrowtable, widetable
 from cartoseq.analysis.chip import ChipFrame, FrameKind
 from cartoseq.analysis.pages import PAGE_LINES, Pages, ShardPages
+
+if TYPE_CHECKING:
+    import h5py
 
 SPOT_BITS = 30
 SHARDS = 1 << (SPOT_BITS - moleculerows.LOCAL_BITS)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import dnaio
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
@@ -254,6 +253,8 @@ def read_fasta(path: Path) -> tuple[list[str], list[NDArray[np.uint8]]]:
     Raises:
         InputError: the file is missing, empty, cut short, not FASTA, or names a contig twice.
     """
+    import dnaio
+
     names: dict[str, int] = {}
     sequences: list[NDArray[np.uint8]] = []
     _check_fasta_start(path)

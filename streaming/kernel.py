@@ -19,6 +19,7 @@ import contextlib
 import fcntl
 import gc
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -51,13 +52,14 @@ def compiled(function: F, **options: Any) -> F:
     """Compile a function with what all kernels have in common, and further options of numba."""
     if _NUMBA.config.DISABLE_JIT:
         return function
-    return cast(F, _Kernel(function, None, {**_OPTIONS, **options}))
+    return cast(F, _Kernel(function, targetoptions={**_OPTIONS, **options}))
 
 
 def compile_inner(function: Callable[..., object], *arguments: object) -> None:
     """Compile a kernel as kernels call it, for arguments of these types, without calling it."""
     if isinstance(function, _Kernel):
-        function.inner.compile(tuple(_NUMBA.typeof(argument) for argument in arguments))
+        inner: Any = function.inner
+        inner.compile(tuple(_NUMBA.typeof(argument) for argument in arguments))
 
 
 def is_kept(function: Callable[..., object]) -> bool:
@@ -96,16 +98,17 @@ class _Cache(caching.FunctionCache):
 class _Function(CPUDispatcher):
     """A function that numba compiles when it is needed, in the way described above."""
 
-    def __init__(self, py_func: Callable[..., object], locals: Any, targetoptions: Any) -> None:
-        super().__init__(py_func, locals, targetoptions)
-        self.cache = _Cache(py_func, ".inner" if "no_cpython_wrapper" in targetoptions else "")
-        self._cache = self.cache
+    @cached_property
+    def cache(self) -> _Cache:
+        """Its machine code on disk. Not looked for before it is needed: there are a hundred kernels."""
+        return _Cache(self.py_func, ".inner" if "no_cpython_wrapper" in self.targetoptions else "")
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         plain = [_TYPES.unliteral(kind) for kind in args]
         return super().get_call_template(plain, {name: _TYPES.unliteral(kind) for name, kind in kws.items()})
 
     def compile(self, sig: Any) -> Any:
+        self._cache = self.cache
         # Within this process first: a thread that holds a kernel on disk must not wait for one that waits for it.
         with global_compiler_lock, self.cache.locked(), _no_collection():
             return super().compile(sig)
@@ -114,10 +117,10 @@ class _Function(CPUDispatcher):
 class _Kernel(_Function):
     """A function as Python calls it."""
 
-    def __init__(self, py_func: Callable[..., object], locals: Any, targetoptions: Any) -> None:
-        super().__init__(py_func, locals, targetoptions)
-        #: The same function as kernels call it.
-        self.inner = _Function(py_func, locals, {**targetoptions, "no_cpython_wrapper": True})
+    @cached_property
+    def inner(self) -> _Function:
+        """The same function as kernels call it."""
+        return _Function(self.py_func, self.locals, {**self.targetoptions, "no_cpython_wrapper": True})
 
     @property
     def _numba_type_(self) -> Any:
