@@ -113,6 +113,43 @@ def track_lines_um(length_um: float, pitch_nm: int = 500) -> Floats:
     return result
 
 
+def scattered_scene(
+    width_um: float,
+    height_um: float,
+    *,
+    seed: int = 1,
+    nucleus_every_um: float = 20.0,
+    pose: Pose | None = None,
+    focus_um: float = 0.0,
+    tilt: tuple[float, float] = (0.0, 0.0),
+) -> Scene:
+    """A chip with its track lines, and with nuclei scattered all over it.
+
+    Args:
+        width_um: Of the chip.
+        height_um: Of the chip.
+        seed: Of the nuclei.
+        nucleus_every_um: There is one nucleus for each square of this side.
+        pose: How the chip lies.
+        focus_um: Height of sharp focus at the chip's corner.
+        tilt: See `Scene`.
+    """
+    rng = np.random.default_rng(seed)
+    count = max(1, round(width_um * height_um / nucleus_every_um**2))
+    return Scene(
+        width_um,
+        height_um,
+        track_lines_um(width_um),
+        track_lines_um(height_um),
+        rng.uniform(0.0, 1.0, (count, 2)) * [width_um, height_um],
+        rng.uniform(2.5, 4.0, count),
+        rng.uniform(0.5, 1.5, count),
+        pose or Pose(),
+        focus_um,
+        tilt,
+    )
+
+
 def render(
     scene: Scene,
     x_um: float,
