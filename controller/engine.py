@@ -123,6 +123,7 @@ class Status:
         state: Its state.
         step: The number of the action under way, 0 before the first.
         steps: How many there are.
+        action: The action under way.
         doing: What it does, or waits for.
         place: Where in the recipe.
         holds: Why it does not go on, by who holds it.
@@ -134,6 +135,7 @@ class Status:
     state: State
     step: int
     steps: int
+    action: str
     doing: str
     place: str
     holds: dict[str, str]
@@ -231,6 +233,7 @@ class Engine:
             self.state,
             step.number if step is not None else 0,
             len(steps),
+            str(step.action) if step is not None else "",
             doing if self.reason is None else self.message or self.reason.value,
             step.place if step is not None else "",
             dict(self._holds),

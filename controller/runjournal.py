@@ -30,6 +30,8 @@ class RunJournal:
         self._clock = clock
         self.events: list[dict[str, Any]] = read_journal(path) if path.exists() else []
         """Every event so far, those of earlier sessions first."""
+        self.heard: Callable[[], None] | None = None
+        """Called after each event."""
 
     @property
     def now_s(self) -> float:
@@ -45,3 +47,5 @@ class RunJournal:
         entry = entry_of(event, self._clock(), facts)
         append(self.path, [entry])
         self.events.append(entry)
+        if self.heard is not None:
+            self.heard()

@@ -1,6 +1,6 @@
 """The journal of a run: what happened, append-only, one event a line, durable before what comes next happens.
 
-Each line is a JSON object: ``number`` (from 1), ``time`` (UTC, for people), ``time_s`` (the same, in seconds since 1970),
+Each line is a JSON object: ``number`` (from 1), ``time`` (UTC, for people), ``time_s`` (seconds since 1970),
 ``event``, and what belongs to it. Several processes may write, one at a time. A line that a crash cut short is dropped
 with the next append; every line before it stands.
 """
