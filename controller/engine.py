@@ -191,6 +191,7 @@ class Engine:
         self._ending: _Ended | None = None
         self._changed = asyncio.Event()
         self._emitting: dict[str, float] = {}
+        self._dark = False
         self._resumed: _Open | None = None
         self._pump_in_doubt = False
         self._safing: asyncio.Task[dict[str, str]] | None = None
@@ -362,8 +363,10 @@ class Engine:
             await self._changed.wait()
         if self._ending is not None:
             raise self._ending
-        if held:
+        if self._dark:
+            self._dark = False
             await self._lights_on()
+        if held:
             self._enter(State.RUNNING)
 
     async def _lights_out(self) -> None:
@@ -433,6 +436,7 @@ class Engine:
     async def _stand_by(self, held: Callable[[], bool]) -> None:
         """Be paused within an action for as long as it is held."""
         self._enter(State.PAUSED, why=list(self._holds.values()))
+        await self._lights_out()
         while held() and self._ending is None:
             self._changed.clear()
             await self._changed.wait()
@@ -510,6 +514,8 @@ class Engine:
         if self._ending is not None or self._holds.get(name) == why:
             return
         self._holds[name] = why
+        # What holds the run may have put lights out, or will.
+        self._dark = True
         self._changed.set()
         idempotent = self._current is not None and self._current.action.step_class == "idempotent"
         if self._action is not None and idempotent and name != "fault":

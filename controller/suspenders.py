@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from cartoseq.controller.engine import EndReason, Suspender
-from cartoseq.drivers.capabilities import Device, Laser, TemperatureController
-from cartoseq.drivers.errors import LinkError
+from cartoseq.drivers.capabilities import Device, Fault, Laser, TemperatureController
+from cartoseq.drivers.errors import Disconnected, LinkError
 
 #: How far the flow cell may be off its target once it has been there.
 BAND_C: Final = 2.0
@@ -123,6 +123,8 @@ def base_calls_taken(waiting: Callable[[], int], most: int, *, every_s: float = 
 def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspender:
     """Hold while a device reports a severe fault or does not answer; one lost answer is none.
 
+    A device whose line is gone is opened again, as soon as that works.
+
     Args:
         devices: All that the run needs.
         every_s: How often they are asked.
@@ -132,7 +134,7 @@ def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspend
         lost: LinkError | None = None
         for device in devices:
             try:
-                faults = [fault for fault in await device.read_faults() if fault.severe]
+                faults = [fault for fault in await _faults_of(device) if fault.severe]
             except LinkError as error:
                 lost = lost or error
                 continue
@@ -144,6 +146,15 @@ def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspend
         return ""
 
     return Suspender("device", check, every_s, reason=EndReason.DEVICE_FAULT)
+
+
+async def _faults_of(device: Device) -> list[Fault]:
+    try:
+        return await device.read_faults()
+    except Disconnected:
+        await device.close()
+        await device.open()
+        return await device.read_faults()
 
 
 def _and(names: Sequence[str]) -> str:
