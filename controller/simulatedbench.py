@@ -497,8 +497,14 @@ def _fpga(made: _Made, seats: list[_Seat]) -> dict[str, SimulatedDevice]:
 
 def _obis(made: _Made, seats: list[_Seat]) -> dict[str, SimulatedDevice]:
     return {
+        # A head that takes pictures has its five seconds of delay (CDRH) switched off, as docs/instrument.md asks.
         seat.name: ObisSim(
-            seat.name, made.world, head=seat.name, low_mw=seat.table.min_power_mw, index=seat.table.index or 0
+            seat.name,
+            made.world,
+            head=seat.name,
+            low_mw=seat.table.min_power_mw,
+            index=seat.table.index or 0,
+            cdrh=False,
         )
         for seat in seats
     }

@@ -21,9 +21,7 @@ from cartoseq.simulators.chipimage import (
 
 NONE = np.zeros(0)
 EMPTY = Scene(1000, 1000, NONE, NONE, np.zeros((0, 2)), NONE, NONE)
-ONE = replace(
-    EMPTY, nuclei_um=np.array([[500.0, 400.0]]), radii_um=np.array([3.0]), brightness=np.array([1.5])
-)
+ONE = replace(EMPTY, nuclei_um=np.array([[500.0, 400.0]]), radii_um=np.array([3.0]), brightness=np.array([1.5]))
 LOOK: dict[str, Any] = {
     "width_px": 200,
     "height_px": 100,
