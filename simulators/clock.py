@@ -13,36 +13,25 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_LOOK_EVERY: Final = 256
-
 
 class _JumpingSelector:
-    """A selector that never waits: it moves the clock instead.
-
-    Asking the system whether a file is ready costs more than the rest of a turn of the loop. While the loop's own
-    wake-up, which signals ring, is all there is to ask for, it is asked now and then, and before giving up.
-    """
+    """A selector that never waits: it moves the clock instead."""
 
     def __init__(self, inner: selectors.BaseSelector) -> None:
         self._inner = inner
-        self._registered = inner.get_map()
-        self._turns = 0
         self.now_s = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        self._turns += 1
-        if timeout is None or self._turns % _LOOK_EVERY == 0 or len(self._registered) > 1:
-            if ready := self._inner.select(0):
-                return ready
+        ready = self._inner.select(0)
+        if not ready:
             if timeout is None:
                 raise RuntimeError("virtual time stands still: every task waits for something that nothing brings")
-        if timeout > 0.0:
-            self.now_s += timeout
-        return []
+            self.now_s += max(0.0, timeout)
+        return ready
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
