@@ -152,9 +152,7 @@ class Plate:
 
     def _step(self) -> None:
         made = self.settings
-        self.current_a = (
-            self._current_a(self.plate_c + self.sensor_error_k) if self.regulated else self.fixed_current_a
-        )
+        self.current_a = self._current_a(self.plate_c + self.sensor_error_k) if self.regulated else self.fixed_current_a
         current_a = self.current_a * self.drive
         plate_k, sink_k = self.plate_c + ZERO_C_IN_K, self.sink_c + ZERO_C_IN_K
         joule_w = current_a**2 * made.resistance_ohm
