@@ -22,6 +22,9 @@ BENCHMARKS = {
     "fold": "blocks to molecules, end to end, on a chip of 16 million spots",
     "replay": "gzipped FASTQ to molecules through the log, end to end",
     "start": "process start to the first folded block, warm and cold",
+    "stop": "from a stop's call to its bytes on the wire while a reply is awaited, every driver",
+    "roundtrips": "exchanges a second by protocol beside a bare echo; exchanges of an operation",
+    "virtualtime": "virtual seconds per second of a whole run's chemistry",
 }
 
 

@@ -142,7 +142,7 @@ class Focus:
 
 @dataclass(frozen=True)
 class Image:
-    """Take the tiles of an area."""
+    """Take the tiles of an area: in a cycle, counted from 1 through all reads, or in none, 0."""
 
     channels: tuple[Channel, ...]
     area: Area

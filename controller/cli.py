@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cartoseq.analysis.runfolder import RunFolder
+    from cartoseq.controller.instrument import Instrument
+    from cartoseq.drivers.capabilities import Device
 
 #: What may not be read is told where it is read, like any other fault of a file.
 _PATH = click.Path(path_type=Path, readable=False)
@@ -359,12 +362,17 @@ def devices() -> None:
     cartoseq devices list bench.toml
     cartoseq devices check bench.toml
     cartoseq devices move bench.toml stage x_um=1000 y_um=2000
+    cartoseq devices check bench.toml --simulate
     """
+
+
+_SIMULATE = click.option("--simulate", is_flag=True, help="On simulated devices, in no time, without hardware.")
 
 
 @devices.command("list")
 @click.argument("file", type=_PATH)
-def devices_list(file: Path) -> None:
+@_SIMULATE
+def devices_list(file: Path, simulate: bool) -> None:
     """Say which serial ports there are, and which devices the FILE describes.
 
     \b
@@ -373,30 +381,37 @@ def devices_list(file: Path) -> None:
     from cartoseq.controller.handling import list_devices
     from cartoseq.controller.instrument import load_instrument
 
-    list_devices(load_instrument(file), click.echo)
+    instrument = load_instrument(file)
+    if simulate:
+        from cartoseq.controller.simulatedbench import simulate_instrument
+
+        list_devices(instrument, click.echo, simulate_instrument(instrument).simulators())
+    else:
+        list_devices(instrument, click.echo)
 
 
 @devices.command("check")
 @click.argument("file", type=_PATH)
-def devices_check(file: Path) -> None:
+@_SIMULATE
+def devices_check(file: Path, simulate: bool) -> None:
     """Open each device: who it is, how it stands, its faults. Ends with 6 if one is not well.
 
     \b
     cartoseq devices check bench.toml
+    cartoseq devices check bench.toml --simulate
     """
-    import asyncio
-
     from cartoseq.controller.handling import check_devices
-    from cartoseq.controller.instrument import load_instrument
 
-    asyncio.run(check_devices(load_instrument(file), click.echo))
+    instrument, devices, run = _devices_of(file, simulate=simulate)
+    run(check_devices(instrument, devices, click.echo))
 
 
 @devices.command("move")
 @click.argument("file", type=_PATH)
 @click.argument("device")
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
-def devices_move(file: Path, device: str, settings: tuple[str, ...]) -> None:
+@_SIMULATE
+def devices_move(file: Path, device: str, settings: tuple[str, ...], simulate: bool) -> None:
     """Move one DEVICE by hand, within its limits. If that fails or is interrupted, it is made safe.
 
     \b
@@ -405,12 +420,25 @@ def devices_move(file: Path, device: str, settings: tuple[str, ...]) -> None:
     cartoseq devices move bench.toml pump initialize=yes aspirate_ul=100 flow_ul_per_s=10
     cartoseq devices move bench.toml obis power_mw=5 emission=on
     """
+    from cartoseq.controller.handling import move_device
+
+    instrument, devices, run = _devices_of(file, simulate=simulate)
+    run(move_device(instrument, devices, device, settings, click.echo))
+
+
+def _devices_of(file: Path, *, simulate: bool) -> tuple[Instrument, dict[str, Device], Callable[..., object]]:
+    """An instrument, its drivers, and what runs a coroutine on them."""
     import asyncio
 
-    from cartoseq.controller.handling import move_device
-    from cartoseq.controller.instrument import load_instrument
+    from cartoseq.controller.instrument import build_devices, load_instrument
 
-    asyncio.run(move_device(load_instrument(file), device, settings, click.echo))
+    instrument = load_instrument(file)
+    if not simulate:
+        return instrument, build_devices(instrument), asyncio.run
+    from cartoseq.controller.simulatedbench import simulate_instrument
+    from cartoseq.simulators.clock import run_virtual
+
+    return instrument, simulate_instrument(instrument).drivers(), run_virtual
 
 
 @cli.command()

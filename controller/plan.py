@@ -501,6 +501,7 @@ class _Compiler:
                     'Flow a reagent with role = "deblock" in it.',
                 )
         path = self.path
+        self.cycle = sum(self.sequenced.values()) - length
         for cycle in range(1, length + 1):
             self.cycle += 1
             name = step.first_block if cycle == 1 and step.first_block else step.block

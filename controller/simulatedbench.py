@@ -109,6 +109,18 @@ class SimulatedInstrument:
         """Return what opens the simulated line at an address; a `Connector`."""
         return self.hosts[self._addresses[address]].connect
 
+    def simulators(self) -> dict[str, str]:
+        """What simulates each device of the instrument, by its name."""
+        found: dict[str, object] = {**self.devices, **self.cameras}
+        return {
+            name: " and ".join(
+                type(device).__name__
+                for known, device in found.items()
+                if known == name or known.startswith(f"{name}.")
+            )
+            for name in self.instrument.device
+        }
+
     def drivers(self) -> dict[str, Device]:
         """Make the driver of every device, by name; new ones at each call. Nothing is opened."""
         made = build_devices(self._on_lines, self.connect)

@@ -109,6 +109,6 @@ def _value_bytes(payload: bytes) -> bytes:
 
 
 def _hexadecimal(digits: bytes) -> int:
-    if not all(digit in b"0123456789ABCDEFabcdef" for digit in digits):
+    if not digits.isalnum():  # `int` takes signs, spaces and underscores as well
         raise ValueError(f"{digits!r} are no hexadecimal digits")
     return int(digits, 16)

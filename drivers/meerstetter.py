@@ -55,7 +55,6 @@ REGULATED_TARGET: Final = 1010
 STABLE: Final = 1200
 OUTPUT_ENABLE: Final = 2010
 TARGET: Final = 3000
-COARSE_RAMP: Final = 3003
 RESTART_DELAY: Final = 6310
 
 STATUS_RUN: Final = 2
@@ -79,7 +78,8 @@ _EMERGENCY_STOP: Final = 11
 
 _REPLY_S: Final = 0.3
 _POLL_S: Final = 0.1
-_FAR_POLL_S: Final = 0.5
+#: The longest between two measurements while a temperature is awaited, wherever it is.
+_LONGEST_POLL_S: Final = 0.5
 _SWITCH_S: Final = 2.0
 _RESTART_S: Final = 10.0
 #: How far beyond its limits a part may read before it counts as too hot or too cold, in K.
@@ -124,7 +124,6 @@ class MeerstetterTec:
         self._sink_limit_c = sink_limit_c
         self._stops = Stops(name)
         self._sequence = 0
-        self._ramp_k_per_s = 0.0
         #: The target that was asked for, while regulation is to be on.
         self._wanted_c: float | None = None
 
@@ -237,7 +236,7 @@ class MeerstetterTec:
     async def wait_stable(self, tolerance_c: float, dwell_s: float, timeout_s: float) -> None:
         """Return when it has been within the tolerance of the target for the dwell time.
 
-        While it is far, it sleeps most of the time that the controller's ramp needs, and at most half a second.
+        It measures at least every half second, and more often as the tolerance comes near at the speed so far.
 
         Raises:
             LimitError: an argument makes no sense; nothing was sent.
@@ -253,6 +252,7 @@ class MeerstetterTec:
         deadline_s = _now_s() + timeout_s
         within_since_s: float | None = None
         target_c = await self._read_float(REGULATED_TARGET, action)
+        before_s, before_c = _now_s(), math.nan
         while True:
             if not await self._runs(action):
                 raise DeviceFault(
@@ -282,10 +282,10 @@ class MeerstetterTec:
                     wire=self._transport.dump(),
                 )
             if within_since_s is not None:
-                pause_s = min(_POLL_S, within_since_s + dwell_s - now_s)
+                pause_s = min(_LONGEST_POLL_S, within_since_s + dwell_s - now_s)
             else:
-                ramp_s = (distance_c - tolerance_c) / self._ramp_k_per_s if self._ramp_k_per_s > 0 else 0.0
-                pause_s = min(max(0.8 * ramp_s, _POLL_S), _FAR_POLL_S)
+                pause_s = _approach_s(distance_c - tolerance_c, before_c - distance_c, now_s - before_s)
+            before_s, before_c = now_s, distance_c
             await action.sleep(min(pause_s, deadline_s - now_s))
 
     async def read_faults(self) -> list[Fault]:
@@ -315,11 +315,10 @@ class MeerstetterTec:
     # ------------------------------------------------------------------------------------------------------ the inside
 
     async def _set_up(self, action: Action) -> None:
-        """Keep settings out of the flash memory, which wears, and learn how fast the target is approached."""
+        """Keep settings out of the flash memory, which wears."""
         await self._ask(encode_write(FLASH_SAVE_OFF, 1, 1), action)
         if await self._read_int(FLASH_SAVE_OFF, action) != 1:
             raise DeviceFault(self.name, FLASH_SAVE_OFF, "the controller keeps writing its settings to flash memory")
-        self._ramp_k_per_s = await self._read_float(COARSE_RAMP, action)
 
     async def _restart(self, action: Action) -> None:
         delay_s = await self._read_float(RESTART_DELAY, action)
@@ -468,6 +467,13 @@ class MeerstetterTec:
                 wire=self._transport.dump(),
             )
         return answer.payload
+
+
+def _approach_s(left_k: float, came_k: float, took_s: float) -> float:
+    """How long to sleep with so far to go, after so far was made in so long: most of the way at that speed."""
+    if came_k > 0:
+        return min(max(0.8 * left_k * took_s / came_k, _POLL_S), _LONGEST_POLL_S)
+    return _LONGEST_POLL_S
 
 
 def _now_s() -> float:

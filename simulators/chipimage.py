@@ -193,7 +193,7 @@ def render(
     blur_um = math.hypot(OPTICS_SIGMA_UM, BLUR_PER_UM * (z_um - scene.sharp_at_um(x_um, y_um)))
     left_um = x_um - (width_px - 1) / 2 * pixel_um
     top_um = y_um - (height_px - 1) / 2 * pixel_um
-    inverse: Floats = np.linalg.inv(scene.pose.matrix)
+    inverse = np.linalg.inv(scene.pose.matrix).astype(np.float64)
     corner = inverse @ (np.array([left_um, top_um]) - scene.pose.offset_um)
     sigma_um = math.hypot(LINE_SIGMA_UM, blur_um)
     dim = scene.line_brightness * math.hypot(LINE_SIGMA_UM, OPTICS_SIGMA_UM) / sigma_um
@@ -206,8 +206,7 @@ def render(
     image = np.empty((height_px, width_px), np.float32)
     (low_x_um, profile_x), (low_y_um, profile_y) = profiles
     size_um = (scene.width_um, scene.height_um)
-    steps: Floats = inverse * pixel_um
-    _draw_lines(image, corner, steps, size_um, profile_x, low_x_um, profile_y, low_y_um)
+    _draw_lines(image, corner, inverse * pixel_um, size_um, profile_x, low_x_um, profile_y, low_y_um)
     centres = scene.pose.to_stage(scene.nuclei_um)
     reach_um = _REACH * math.hypot(float(scene.radii_um.max(initial=0.0)), blur_um)
     near = (np.abs(centres[:, 0] - x_um) < width_px / 2 * pixel_um + reach_um) & (

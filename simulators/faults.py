@@ -187,6 +187,11 @@ class Schedule:
         self._others = [rule for rule in rules if rule.at_s is None]
         self._commands = 0
 
+    @property
+    def counts(self) -> bool:
+        """Whether any rule falls on commands."""
+        return bool(self._others)
+
     def due_s(self) -> float | None:
         """When the next rule with a time is due."""
         return self._timed[0][0] if self._timed else None
@@ -254,21 +259,27 @@ class FaultyLine:
         """Pass bytes on to the server; faults at a command happen before its last byte."""
         self._keep_time(now_s)
         begin = 0
-        for at_byte, byte in enumerate(data):
-            if byte not in self._ends:
-                self._within_command = True
-            elif self._within_command:
-                self._within_command = False
-                self.server.receive(data[begin:at_byte], now_s)
-                begin = at_byte
-                for rule in self._schedule.at_command():
-                    self._happen(rule, now_s)
+        if not self._schedule.counts:
+            self._within_command = data[-1] not in self._ends if data else self._within_command
+        else:
+            for at_byte, byte in enumerate(data):
+                if byte not in self._ends:
+                    self._within_command = True
+                elif self._within_command:
+                    self._within_command = False
+                    self.server.receive(data[begin:at_byte], now_s)
+                    begin = at_byte
+                    for rule in self._schedule.at_command():
+                        self._happen(rule, now_s)
         self.server.receive(data[begin:], now_s)
 
     def due_s(self) -> float | None:
         """When there will next be something to send, or to happen."""
-        times = (self.server.due_s(), self._out.due_s(), self._schedule.due_s())
-        return min((time_s for time_s in times if time_s is not None), default=None)
+        due_s = self.server.due_s()
+        for other_s in (self._out.due_s(), self._schedule.due_s()):
+            if other_s is not None and (due_s is None or other_s < due_s):
+                due_s = other_s
+        return due_s
 
     def messages(self, now_s: float) -> list[bytes]:
         """What reaches the host by now."""
@@ -366,6 +377,9 @@ class FaultyLine:
 
     def _carry(self, message: bytes, now_s: float) -> None:
         """Put a message on the line, with the faults that fall on it."""
+        if message and not self._next and self._held is None:
+            self._out.put(max(now_s, self._stalled_until_s), message)
+            return
         at_s, times, gap_s, pieces, passes = now_s, 1, 0.0, 1, False
         falling, self._next = self._next, []
         hold = False

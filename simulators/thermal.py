@@ -152,7 +152,7 @@ class Plate:
 
     def _step(self) -> None:
         made = self.settings
-        self.current_a = self._current_a() if self.regulated else self.fixed_current_a
+        self.current_a = self._current_a(self.plate_c + self.sensor_error_k) if self.regulated else self.fixed_current_a
         current_a = self.current_a * self.drive
         plate_k, sink_k = self.plate_c + ZERO_C_IN_K, self.sink_c + ZERO_C_IN_K
         joule_w = current_a**2 * made.resistance_ohm
@@ -167,9 +167,10 @@ class Plate:
         self.voltage_v = current_a * made.resistance_ohm + made.seebeck_v_per_k * (plate_k - sink_k)
         self.supplied_j += STEP_S * current_a * self.voltage_v
         self.lost_j += STEP_S * (plate_loss_w + sink_loss_w)
-        within = self.regulated and abs(self.measured_c - self.target_c) <= self.window_k
+        measured_c = self.plate_c + self.sensor_error_k
+        within = self.regulated and abs(measured_c - self.target_c) <= self.window_k
         self.settled_s = self.settled_s + STEP_S if within else 0.0
-        if not self.plate_allowed_c[0] <= self.measured_c <= self.plate_allowed_c[1]:
+        if not self.plate_allowed_c[0] <= measured_c <= self.plate_allowed_c[1]:
             self._trip("plate")
         elif not self.sink_allowed_c[0] <= self.sink_c <= self.sink_allowed_c[1]:
             self._trip("sink")
@@ -179,7 +180,7 @@ class Plate:
             self.tripped = part
             self.regulate(False)
 
-    def _current_a(self) -> float:
+    def _current_a(self, measured_c: float) -> float:
         """One step of a PI regulator with a limit; the integral stands still while the limit holds."""
         gains, limit_a = self.gains, self.current_limit_a
         if gains.ramp_k_per_s > 0:
@@ -187,7 +188,6 @@ class Plate:
             self.nominal_c += max(-way_k, min(way_k, self.target_c - self.nominal_c))
         else:
             self.nominal_c = self.target_c
-        measured_c = self.measured_c
         error_k = self.nominal_c - measured_c
         rate_k_per_s = (measured_c - self._last_c) / STEP_S
         self._last_c = measured_c

@@ -95,10 +95,18 @@ def checksum(data: bytes) -> int:
     """Return the CRC of a frame: polynomial 0x1021, initial value 0, no reflection (CRC-16/XMODEM)."""
     crc = 0
     for byte in data:
-        crc ^= byte << 8
-        for _ in range(8):
-            crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+        crc = crc << 8 & 0xFFFF ^ _CRC_OF_BYTE[crc >> 8 ^ byte]
     return crc
+
+
+def _crc_of(byte: int) -> int:
+    crc = byte << 8
+    for _ in range(8):
+        crc = (crc << 1 ^ 0x1021 if crc & 0x8000 else crc << 1) & 0xFFFF
+    return crc
+
+
+_CRC_OF_BYTE: Final = tuple(_crc_of(byte) for byte in range(256))
 
 
 class _ServerError(Exception):

@@ -118,9 +118,13 @@ def replace_width(area: Area, width_um: float) -> Area:
     return area.model_copy(update={"width_um": width_um})
 
 
-def test_the_cycle_of_a_picture_is_told() -> None:
-    cycles = [step.action.cycle for step in compiled(SOUND).steps if isinstance(step.action, Image)]
-    assert cycles == [1, 2]
+def test_the_cycle_of_a_picture_is_told_and_counted_through_all_reads() -> None:
+    text = SOUND.replace('["2C"]', '["2C", "1B"]')
+    text += '[[step]]\ndo = "cycles"\nread = 2\nblock = "cycle"\n'
+    text += '[[step]]\ndo = "use"\nblock = "look"\n[[block.look]]\ndo = "image_tiles"\n'
+    text += 'channels = [{ name = "green", light = "green", power_mw = 50, exposure_ms = 100 }]\n'
+    cycles = [step.action.cycle for step in compiled(text).steps if isinstance(step.action, Image)]
+    assert cycles == [1, 2, 3, 0]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

@@ -300,7 +300,7 @@ def test_the_wait_ends_when_it_has_been_at_the_target_for_the_dwell_time() -> No
         assert now_s() - begin_s == pytest.approx(39.5, abs=0.6)
 
     control(use, controller)
-    assert len(controller.heard) < 2 * (30 / 0.4 + 10 / 0.1)
+    assert len(controller.heard) < 2 * (30 / 0.4 + 10 / 0.4)
 
 
 def test_leaving_the_tolerance_begins_the_dwell_anew() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cartoseq.controller.bench import Bench
 from cartoseq.controller.engine import EndReason, Engine
 from cartoseq.controller.ledger import Ledger
 from cartoseq.controller.plan import Facts, Plan, compile_recipe
-from cartoseq.controller.recipe import Recipe, load_recipe, parse_recipe
+from cartoseq.controller.recipe import Recipe, parse_recipe
 from cartoseq.controller.runjournal import RunJournal, read_journal
 from cartoseq.drivers.capabilities import Range
 from cartoseq.drivers.cavro import CavroPump
@@ -34,7 +33,6 @@ from cartoseq.simulators.faults import FaultyLine
 from cartoseq.simulators.hosts import MemoryHost
 from cartoseq.simulators.world import World, make_world
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 BARREL_UL = 500.0
 FACTS = Facts(
     barrel_ul=BARREL_UL,
@@ -264,19 +262,3 @@ def test_a_pause_at_the_checkpoint_puts_real_lights_out_and_on_again(tmp_path: P
         assert rig.sims["green"].inspect(asyncio.get_running_loop().time())["emitting"]
 
     assert run_it(tmp_path, use=use)[0] is EndReason.COMPLETED
-
-
-def chemistry_of(text: str) -> str:
-    """A recipe without its pictures."""
-    parts = text.split("[[")
-    kept = [part for part in parts if 'do = "image_tiles"' not in part and 'do = "autofocus"' not in part]
-    return "[[".join(kept)
-
-
-def test_a_whole_sequencing_run_is_proved_in_seconds(tmp_path: Path) -> None:
-    _, text = load_recipe(RECIPES / "stereo-seq-library.toml")
-    begin_s = time.process_time()
-    reason, events = run_it(tmp_path, chemistry_of(text), pushed_to="cleavage_mix")
-    assert reason is EndReason.COMPLETED
-    assert events[-1]["time_s"] > 4.5 * 3600
-    assert time.process_time() - begin_s < 240
