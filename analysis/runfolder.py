@@ -10,6 +10,7 @@
          state/           the fold's state and log position, replaced atomically
          maps.h5          the latest whole snapshot of the maps
          qc.json          the counters of every read
+         images/          pictures of the tissue and of cycles, as they were taken and registered to the chip
          exports/         pictures and files for other programs
          report.html      the report, one file without a network
          processes/       what each process said
@@ -93,6 +94,16 @@ class RunFolder:
     def qc(self) -> Path:
         """The counters of every read."""
         return self.path / "qc.json"
+
+    @property
+    def images(self) -> Path:
+        """Pictures that the instrument took."""
+        return self.path / "images"
+
+    @property
+    def tissue(self) -> Path:
+        """Those of the tissue."""
+        return self.images / "tissue"
 
     @property
     def exports(self) -> Path:

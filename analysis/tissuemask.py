@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cartoseq.analysis.trackcross import Registration, Tile
+from cartoseq.analysis.trackcross import Pose, Tile
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class TissueMask:
 
 def tissue_mask(
     tiles: Sequence[Tile],
-    pose: Registration,
+    pose: Pose,
     pixel_um: float,
     size_um: tuple[float, float],
     lines_um: tuple[Floats, Floats],
@@ -85,7 +85,7 @@ def tissue_mask(
     sigma = SMOOTHING_UM / cell_um
     weight = ndimage.gaussian_filter(known.astype(np.float64), sigma)
     smooth = np.where(weight > 0.05, ndimage.gaussian_filter(density, sigma) / np.maximum(weight, 0.05), 0.0)
-    mask = pictured & (smooth > _half_level(smooth[pictured]))
+    mask = pictured & (smooth > half_level(smooth[pictured]))
     mask = ndimage.binary_fill_holes(mask)
     labels, found = ndimage.label(mask)
     sizes = ndimage.sum_labels(mask, labels, np.arange(1, found + 1))
@@ -103,7 +103,7 @@ def _far_from(values: Floats, lines: Floats) -> NDArray[np.bool_]:
     return far
 
 
-def _half_level(values: Floats) -> float:
+def half_level(values: Floats) -> float:
     """Half-way between empty and full: the two classes by Otsu's threshold, each by its median (N. Otsu, 1979)."""
     counts, edges = np.histogram(values, bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
