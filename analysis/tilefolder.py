@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cartoseq.analysis.pictures import Picture
 from cartoseq.analysis.trackcross import PATTERN_STEPS, Tile
 from cartoseq.streaming.errors import InputError
+
+# What it finds wrong with a file is told as one error; its log is for who asks for it.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 Floats = NDArray[np.float64]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
