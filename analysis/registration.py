@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cartoseq.analysis.stitching import Overlap, measure_overlaps, place_tiles, seams_px
+from cartoseq.analysis.pictures import coarse_binning
+from cartoseq.analysis.stitching import Overlap, measure_overlaps, place_tiles, seams_um
 from cartoseq.analysis.tilefolder import ChipPlace, TileFolder
 from cartoseq.analysis.trackcross import (
     LEAST_RECALL,
@@ -38,8 +39,6 @@ Say = Callable[[str], None]
 LEAST_CROSSINGS: Final = 3
 #: A crossing of the pattern counts as found if a crossing in a picture is so near, in pixels [IPR: TemplateRecall].
 CROSSING_PX: Final = 5.0
-#: Lines are looked for in pixels of at least this size: finer ones make them no sharper, but the search slower.
-LINE_PIXEL_UM: Final = 1.0
 #: A picture is clear if its lines are at most so much wider than those of the clearest quarter of all.
 MOST_WIDENING: Final = 1.3
 #: A tile counts as out of place beyond this distance from where the stage says, in micrometres.
@@ -164,7 +163,7 @@ class ImageQc:
         line_recall: Share of the pattern's lines within the pictures that were found.
         template_recall: Share of the pattern's crossings within the pictures found within `CROSSING_PX`.
         stitch_score: Share of the compared overlaps that agree with the solved places.
-        seam_px: Root mean square of what these overlaps are still off.
+        seam_um: Root mean square of what these overlaps are still off.
         overlaps: How many overlaps could be compared.
         out_of_place: How many tiles lie elsewhere than the stage says.
         clarity: Share of the tiles that show crossings, or should, that are clear.
@@ -176,7 +175,7 @@ class ImageQc:
     line_recall: float
     template_recall: float
     stitch_score: float
-    seam_px: float
+    seam_um: float
     overlaps: int
     out_of_place: int
     clarity: float
@@ -259,11 +258,12 @@ def register_scan(folder: TileFolder, chip: ChipPlace | None = None, say: Say = 
     chip = chip or scan.chip
     cells = {(tile.row, tile.column): number for number, tile in enumerate(folder.tiles)}
     say(f"comparing the overlaps of {len(cells)} tiles")
-    raw = folder.views(folder.centres_um)
-    overlaps = measure_overlaps(raw, cells, scan.pixel_um)
-    centres_um, agreeing = place_tiles(folder.centres_um, overlaps, scan.pixel_um)
+    binning = coarse_binning(scan.pixel_um)
+    raw = folder.views(folder.centres_um, binning=binning)
+    overlaps = measure_overlaps(raw, cells, raw.pixel_um)
+    centres_um, agreeing = place_tiles(folder.centres_um, overlaps)
     say("looking for the track lines")
-    tiles = folder.views(centres_um, binning=max(1, math.floor(LINE_PIXEL_UM / scan.pixel_um + 1e-9)))
+    tiles = folder.views(centres_um, binning=binning)
     lines = [find_lines(tile, tiles.pixel_um) for tile in tiles]
     template = track_lines_um(chip.width_um, chip.pitch_nm), track_lines_um(chip.height_um, chip.pitch_nm)
     try:
@@ -278,7 +278,7 @@ def register_scan(folder: TileFolder, chip: ChipPlace | None = None, say: Say = 
     pose = ChipPose(fit, chip.width_um, chip.height_um, chip.mirrored, chip.quarter_turns)
     crossings = [found.crossings_in(tile, tiles.pixel_um) for found, tile in zip(lines, tiles, strict=True)]
     fields, recall = _fields(folder, centres_um, crossings, pose, template)
-    qc = _qc(fields, fit, recall, overlaps, agreeing, centres_um - folder.centres_um, scan.pixel_um)
+    qc = _qc(fields, fit, recall, overlaps, agreeing, centres_um - folder.centres_um)
     return RegisteredScan(folder, chip, pose, template, fields, overlaps, agreeing, qc)
 
 
@@ -363,9 +363,8 @@ def _qc(
     overlaps: Sequence[Overlap],
     agreeing: NDArray[np.bool_],
     moved_um: Floats,
-    pixel_um: float,
 ) -> ImageQc:
-    seams = seams_px(moved_um, overlaps, pixel_um)[agreeing]
+    seams = seams_um(moved_um, overlaps)[agreeing]
     told = [field.clear for field in fields if field.clear is not None]
     widths = [field.line_width_um for field in fields if field.line_width_um is not None]
     return ImageQc(
@@ -375,7 +374,7 @@ def _qc(
         template_recall=recall,
         # A single tile has nothing to disagree with.
         stitch_score=float(agreeing.mean()) if agreeing.size else 1.0,
-        seam_px=float(np.sqrt(np.mean(seams**2))) if seams.size else 0.0,
+        seam_um=float(np.sqrt(np.mean(seams**2))) if seams.size else 0.0,
         overlaps=len(overlaps),
         out_of_place=sum(field.out_of_place for field in fields),
         clarity=sum(told) / len(told) if told else 0.0,

@@ -250,7 +250,7 @@ def _tissue(run: Run, images: TissueImages) -> dict[str, Any]:
             ("Track lines found (TrackLineScore)", f"{qc['line_recall']:.1%}", None),
             ("Track crossings found (TemplateRecall)", f"{qc['template_recall']:.1%}", qc["track_cross_passed"]),
             ("Overlaps that fit together (ScopeStitchQCScore)", f"{qc['stitch_score']:.1%}", qc["stitch_passed"]),
-            ("what these are still off", f"{qc['seam_px']:.2f} px", None),
+            ("what these are still off", f"{qc['seam_um']:.2f} µm", None),
             ("Tiles elsewhere than the stage said, put right", f"{qc['out_of_place']:,}", None),
             ("Clear tiles (ClarityScore)", f"{qc['clarity']:.1%}", qc["clarity_passed"]),
             ("Width of a track line", f"{qc['line_width_um']:.1f} µm", None),

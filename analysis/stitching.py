@@ -15,6 +15,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.sparse.linalg import spsolve
 
 from cartoseq.analysis.pictures import LEAST_PEAK, Picture, shift_between
@@ -26,12 +27,11 @@ Floats = NDArray[np.float64]
 LEAST_OVERLAP_PX: Final = 24
 #: Two views of the same place agree at least so well, as a correlation.
 LEAST_AGREEMENT: Final = 0.3
-#: An overlap that the solved places contradict by more is taken for a mistake, and left out.
-MOST_SEAM_PX: Final = 2.0
-#: How far the stage may be off, against an error of a fraction of a pixel in an overlap: it decides where nothing else
-#: does.
+#: An overlap that the solved places contradict by more is taken for a mistake, and left out, in micrometres.
+MOST_SEAM_UM: Final = 2.0
+#: How far the stage may be off, against a small error of an overlap: it decides where nothing else does.
 _STAGE_UM: Final = 20.0
-_OVERLAP_PX: Final = 0.3
+_OVERLAP_UM: Final = 0.3
 #: A direction is told if moving so far along it makes the views agree so much less.
 _PROBE_PX: Final = 3
 _LEAST_DROP: Final = 0.1
@@ -64,7 +64,8 @@ def measure_overlaps(
     """Compare all neighbours of a scan where they overlap.
 
     Args:
-        tiles: Where the stage says that they lie.
+        tiles: Where the stage says that they lie; pixels much finer than a micrometre hold more noise than view, and
+            are joined before (`analysis.pictures.coarse_binning`).
         cells: Number of the tile at each row and column.
         pixel_um: Size of a pixel.
 
@@ -124,7 +125,7 @@ def shift_of_views(before: Picture, after: Picture) -> Shift | None:
     """Compare two views of the same place; nothing if they are too small, or have nothing in common.
 
     Args:
-        before: Grey values, shape (rows, columns).
+        before: Grey values, shape (rows, columns); see `measure_overlaps` for the size of pixels.
         after: The same shape.
     """
     if min(before.shape) < LEAST_OVERLAP_PX:
@@ -169,28 +170,27 @@ def _told(before: Picture, after: Picture, at: tuple[int, int], step: tuple[int,
     return beside < (1 - _LEAST_DROP) * agreement
 
 
-def place_tiles(centres_um: Floats, overlaps: Sequence[Overlap], pixel_um: float) -> tuple[Floats, NDArray[np.bool_]]:
+def place_tiles(centres_um: Floats, overlaps: Sequence[Overlap]) -> tuple[Floats, NDArray[np.bool_]]:
     """Find the places that the overlaps agree with best.
 
     Args:
         centres_um: Where the stage says that the tiles lie, shape (tiles, 2).
         overlaps: Of `measure_overlaps`.
-        pixel_um: Size of a pixel.
 
     Returns:
-        The places, shape (tiles, 2); and which overlaps agree with them within `MOST_SEAM_PX`, shape (overlaps,).
+        The places, shape (tiles, 2); and which overlaps agree with them within `MOST_SEAM_UM`, shape (overlaps,).
     """
     keep = np.ones(len(overlaps), np.bool_)
     moved = np.zeros_like(centres_um)
     # One mistaken overlap pulls its neighbours along: the worst leave first.
-    for limit_px in (8 * MOST_SEAM_PX, 4 * MOST_SEAM_PX, 2 * MOST_SEAM_PX, MOST_SEAM_PX):
-        moved = np.column_stack([_solve(len(centres_um), overlaps, keep, axis, pixel_um) for axis in (0, 1)])
-        keep = seams_px(moved, overlaps, pixel_um) <= limit_px
+    for limit_um in (8 * MOST_SEAM_UM, 4 * MOST_SEAM_UM, 2 * MOST_SEAM_UM, MOST_SEAM_UM):
+        moved = np.column_stack([_solve(len(centres_um), overlaps, keep, axis) for axis in (0, 1)])
+        keep = seams_um(moved, overlaps) <= limit_um
     return centres_um + moved, keep
 
 
-def seams_px(moved_um: Floats, overlaps: Sequence[Overlap], pixel_um: float) -> Floats:
-    """By how much each overlap contradicts how far the tiles were moved, in pixels; shape (overlaps,)."""
+def seams_um(moved_um: Floats, overlaps: Sequence[Overlap]) -> Floats:
+    """By how much each overlap contradicts how far the tiles were moved; shape (overlaps,)."""
     off = [
         max(
             abs(moved_um[pair.second, axis] - moved_um[pair.first, axis] - pair.deviation_um[axis])
@@ -199,10 +199,10 @@ def seams_px(moved_um: Floats, overlaps: Sequence[Overlap], pixel_um: float) -> 
         )
         for pair in overlaps
     ]
-    return np.array(off, np.float64) / pixel_um
+    return np.array(off, np.float64)
 
 
-def _solve(tiles: int, overlaps: Sequence[Overlap], keep: NDArray[np.bool_], axis: int, pixel_um: float) -> Floats:
+def _solve(tiles: int, overlaps: Sequence[Overlap], keep: NDArray[np.bool_], axis: int) -> Floats:
     """How far each tile lies from where the stage says, along an axis: weighted least squares by normal equations."""
     told = [pair for pair, kept in zip(overlaps, keep, strict=True) if kept and pair.tells[axis]]
     first = np.array([pair.first for pair in told], np.intp)
@@ -214,7 +214,11 @@ def _solve(tiles: int, overlaps: Sequence[Overlap], keep: NDArray[np.bool_], axi
         (np.concatenate([-ones, ones]), (np.concatenate([number, number]), np.concatenate([first, second]))),
         shape=(len(told), tiles),
     )
-    trust = (_OVERLAP_PX * pixel_um / _STAGE_UM) ** 2
-    normal = differences.T @ differences + trust * sparse.identity(tiles)
-    result: Floats = np.atleast_1d(spsolve(normal.tocsc(), differences.T @ off))
-    return result
+    links = differences.T @ differences
+    trust = (_OVERLAP_UM / _STAGE_UM) ** 2
+    moved: Floats = np.atleast_1d(spsolve((links + trust * sparse.identity(tiles)).tocsc(), differences.T @ off))
+    # Overlaps tell how tiles lie to each other. Where all of them lie, most of them tell: one that slipped has no say.
+    _, part = csgraph.connected_components(links, directed=False)
+    for linked in range(int(part.max()) + 1):
+        moved[part == linked] -= np.median(moved[part == linked])
+    return moved

@@ -14,7 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cartoseq.analysis.pictures import Picture
+from cartoseq.analysis.pictures import Picture, binned
 from cartoseq.analysis.trackcross import PATTERN_STEPS, Tile
 from cartoseq.streaming.errors import InputError
 
@@ -138,7 +138,7 @@ class TileFolder:
         """
         key = (number, channel, binning)
         if key not in self._kept:
-            self._kept[key] = _binned(self._read(number, channel), binning)
+            self._kept[key] = binned(self._read(number, channel), binning)
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -192,15 +192,6 @@ class Views(Sequence[Tile]):
         number %= len(self)
         x_um, y_um = self._centres_um[number]
         return Tile(self._folder.picture(number, self._channel, self._binning), float(x_um), float(y_um))
-
-
-def _binned(pixels: Picture, binning: int) -> Picture:
-    if binning == 1:
-        return pixels
-    rows, columns = (length // binning for length in pixels.shape)
-    cut = pixels[: rows * binning, : columns * binning].reshape(rows, binning, columns, binning)
-    means: Picture = np.rint(cut.mean(axis=(1, 3), dtype=np.float64)).astype(pixels.dtype)
-    return means
 
 
 def _read(path: Path) -> _TilesFile:

@@ -126,7 +126,7 @@ def registration_numbers(scan: RegisteredScan, mask: TissueMask, pixel_um: float
             "line_recall": round(qc.line_recall, 4),
             "template_recall": round(qc.template_recall, 4),
             "stitch_score": round(qc.stitch_score, 4),
-            "seam_px": round(qc.seam_px, 3),
+            "seam_um": round(qc.seam_um, 3),
             "overlaps": qc.overlaps,
             "out_of_place": qc.out_of_place,
             "clarity": round(qc.clarity, 4),

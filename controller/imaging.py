@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from cartoseq.analysis.atomic import write_text_atomically
 from cartoseq.analysis.pictures import (
     best_of_sweep,
+    binned,
+    coarse_binning,
     fit_surface,
     focus_score,
     saturated_share,
@@ -387,9 +389,10 @@ class ScanImager:
             if neighbour is None:
                 continue
             mine, others = _overlap(pixels, neighbour, down, right, action.overlap_percent)
-            shift = shift_of_views(others, mine)
+            binning = coarse_binning(self.optics.pixel_um)
+            shift = shift_of_views(binned(others, binning), binned(mine, binning))
             if shift is not None:
-                worst = max(worst or 0.0, shift.length_px * self.optics.pixel_um)
+                worst = max(worst or 0.0, shift.length_px * self.optics.pixel_um * binning)
         return worst
 
     async def _snap(self, channel: Channel) -> Frame:

@@ -123,12 +123,12 @@ def test_a_shifted_tile_is_found_and_put_where_it_lies(upset: tuple[Path, Scene]
     found = register_scan(TileFolder(upset[0]))
     slipped = found.fields[SLIPPED - 1]
     assert [field.out_of_place for field in found.fields] == [field is slipped for field in found.fields]
-    # All tiles together follow the stage, the slipped one too: what counts is how far it lies from the others.
-    others = np.mean([field.moved_um for field in found.fields if field is not slipped], axis=0)
-    assert np.array(slipped.moved_um) - others == pytest.approx(SLIP_UM, abs=1.0)
+    assert slipped.moved_um == pytest.approx(SLIP_UM, abs=1.0)
+    for field in found.fields:
+        assert field is slipped or np.hypot(*field.moved_um) < 1.0
     assert off_um(found, upset[1]) < 5 * PIXEL_UM
     assert found.qc.stitch_passed
-    assert found.qc.seam_px < 0.5
+    assert found.qc.seam_um < 0.75
     assert "out of place" in slipped.fault
 
 

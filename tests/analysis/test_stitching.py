@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cartoseq.analysis.pictures import binned, coarse_binning
 from cartoseq.analysis.stitching import Overlap, measure_overlaps, place_tiles, shift_of_views
 from cartoseq.analysis.trackcross import Tile
+from cartoseq.simulators.chipimage import render
+
+from ..scans import scene
 
 
 def test_overlaps_tell_only_the_directions_that_they_show() -> None:
@@ -46,7 +50,7 @@ def test_neighbours_are_compared_and_others_not() -> None:
         (1, 3, "v"),
         (2, 3, "h"),
     }
-    placed, agreeing = place_tiles(np.array([(tile.x_um, tile.y_um) for tile in tiles]), found, 1.0)
+    placed, agreeing = place_tiles(np.array([(tile.x_um, tile.y_um) for tile in tiles]), found)
     assert agreeing.all()
     assert placed - placed[0] == pytest.approx(np.array(list(places.values()), float), abs=0.2)
 
@@ -62,7 +66,7 @@ def test_a_mistaken_overlap_is_left_out() -> None:
         if (first, second) == (3, 4):
             x_um += 30.0
         overlaps.append(Overlap(first, second, "h" if side == "h" else "v", (x_um, y_um), (True, first != 0), 0.9))
-    placed, agreeing = place_tiles(centres, overlaps, 1.0)
+    placed, agreeing = place_tiles(centres, overlaps)
     assert [pair for pair, agrees in zip(pairs, agreeing, strict=True) if not agrees] == [(3, 4, "h")]
     moved = placed - centres
     assert moved[:, 0] - moved[4, 0] == pytest.approx(off[:, 0] - off[4, 0], abs=0.05)
@@ -73,6 +77,32 @@ def test_a_mistaken_overlap_is_left_out() -> None:
 
 def test_without_overlaps_the_stage_is_believed() -> None:
     centres = np.array([(0.0, 0.0), (100.0, 0.0)])
-    placed, agreeing = place_tiles(centres, (), 1.0)
+    placed, agreeing = place_tiles(centres, ())
     assert np.array_equal(placed, centres)
     assert agreeing.size == 0
+
+
+def test_fine_pixels_are_joined_before_they_are_compared() -> None:
+    """The bench's pixels are 0.325 um: what is seen in a single one is noise."""
+    pixel_um, slip_um = 0.325, (9.0, -6.0)
+    true = scene(61)
+    middle = true.pose.to_stage(np.array([[800.0, 800.0]]))[0]
+    tiles = []
+    for x_um, slip in ((0.0, (0.0, 0.0)), (280.0, slip_um)):
+        at = middle + [x_um, 0.0]
+        pixels = render(
+            true,
+            at[0] + slip[0],
+            at[1] + slip[1],
+            0.0,
+            width_px=1000,
+            height_px=1000,
+            pixel_um=pixel_um,
+            light=600.0,
+            seed=len(tiles),
+        )
+        step = coarse_binning(pixel_um)
+        tiles.append(Tile(binned(pixels, step), float(at[0]), float(at[1])))
+    (found,) = measure_overlaps(tiles, {(0, 0): 0, (0, 1): 1}, pixel_um * step)
+    assert found.tells == (True, True)
+    assert found.deviation_um == pytest.approx(slip_um, abs=0.5)
