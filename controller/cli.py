@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cartoseq.analysis.runfolder import RunFolder
+    from cartoseq.controller.instrument import Instrument
+    from cartoseq.drivers.capabilities import Device
 
 #: What may not be read is told where it is read, like any other fault of a file.
 _PATH = click.Path(path_type=Path, readable=False)
@@ -252,6 +255,125 @@ def plan(recipe: Path, instrument: Path, folder: Path) -> None:
     say_plan(recipe, instrument, folder, click.echo)
 
 
+@cli.command("run")
+@click.argument("recipe", type=_PATH)
+@click.option("--instrument", type=_PATH, required=True, help="The instrument file (TOML, docs/instrument.md).")
+@click.option("--out", "folder", type=_PATH, required=True, help="The run's folder, to be made.")
+@click.option("--experiment", type=_PATH, help="Map the reads of this EXPERIMENT file when sequencing has ended.")
+@click.option("--resume", is_flag=True, help="Go on with the run that lies in the folder.")
+@click.option("--simulate", is_flag=True, help="Simulate the instrument, in virtual time.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --simulate: simulated seconds per second [default: as fast as it goes].",
+)
+def run_command(
+    recipe: Path,
+    instrument: Path,
+    folder: Path,
+    experiment: Path | None,
+    resume: bool,
+    simulate: bool,
+    speed: float | None,
+) -> None:
+    """Run a RECIPE (TOML, docs/recipe.md) on an instrument. Ctrl-C stops it, a second one aborts it.
+
+    \b
+    cartoseq run recipe.toml --instrument bench.toml --out RUN
+    cartoseq run recipe.toml --instrument bench.toml --out RUN --experiment experiment.toml
+    cartoseq run recipe.toml --instrument bench.toml --out RUN --simulate --speed 60
+    """
+    import math
+
+    from cartoseq.controller.running import Simulation, run_recipe
+    from cartoseq.controller.screen import screen_on
+
+    if speed is not None and not simulate:
+        raise click.UsageError("--speed is that of simulated time: give --simulate as well.")
+    simulation = Simulation(speed if speed is not None else math.inf) if simulate else None
+    with screen_on(_console()) as screen:
+        run = run_recipe(
+            recipe,
+            instrument,
+            folder,
+            experiment_path=experiment,
+            resume=resume,
+            simulation=simulation,
+            screen=screen,
+        )
+    if experiment is not None:
+        _say_what_lies_where(run)
+    else:
+        _say_what_the_instrument_left(run)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def status(folder: Path) -> None:
+    """Say how the RUN of an instrument stands.
+
+    \b
+    cartoseq status RUN
+    """
+    from cartoseq.controller.running import status as say_status
+
+    say_status(folder, click.echo)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+@click.option("--now", is_flag=True, help="At once, and not at the next checkpoint; a stroke is let finish.")
+def pause(folder: Path, now: bool) -> None:
+    """Pause the RUN of an instrument.
+
+    \b
+    cartoseq pause RUN
+    cartoseq pause RUN --now
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "pause", click.echo, now=now)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def resume(folder: Path) -> None:
+    """Let the RUN of an instrument go on that the operator or a fault holds.
+
+    \b
+    cartoseq resume RUN
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "resume", click.echo)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def stop(folder: Path) -> None:
+    """End the RUN of an instrument once the stroke under way is done.
+
+    \b
+    cartoseq stop RUN
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "stop", click.echo)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def abort(folder: Path) -> None:
+    """End the RUN of an instrument at once.
+
+    \b
+    cartoseq abort RUN
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "abort", click.echo)
+
+
 @cli.command()
 @click.argument("rack", type=_PATH)
 def simulate(rack: Path) -> None:
@@ -273,12 +395,17 @@ def devices() -> None:
     cartoseq devices list bench.toml
     cartoseq devices check bench.toml
     cartoseq devices move bench.toml stage x_um=1000 y_um=2000
+    cartoseq devices check bench.toml --simulate
     """
+
+
+_SIMULATE = click.option("--simulate", is_flag=True, help="On simulated devices, in no time, without hardware.")
 
 
 @devices.command("list")
 @click.argument("file", type=_PATH)
-def devices_list(file: Path) -> None:
+@_SIMULATE
+def devices_list(file: Path, simulate: bool) -> None:
     """Say which serial ports there are, and which devices the FILE describes.
 
     \b
@@ -287,30 +414,37 @@ def devices_list(file: Path) -> None:
     from cartoseq.controller.handling import list_devices
     from cartoseq.controller.instrument import load_instrument
 
-    list_devices(load_instrument(file), click.echo)
+    instrument = load_instrument(file)
+    if simulate:
+        from cartoseq.controller.simulatedbench import simulate_instrument
+
+        list_devices(instrument, click.echo, simulate_instrument(instrument).simulators())
+    else:
+        list_devices(instrument, click.echo)
 
 
 @devices.command("check")
 @click.argument("file", type=_PATH)
-def devices_check(file: Path) -> None:
+@_SIMULATE
+def devices_check(file: Path, simulate: bool) -> None:
     """Open each device: who it is, how it stands, its faults. Ends with 6 if one is not well.
 
     \b
     cartoseq devices check bench.toml
+    cartoseq devices check bench.toml --simulate
     """
-    import asyncio
-
     from cartoseq.controller.handling import check_devices
-    from cartoseq.controller.instrument import load_instrument
 
-    asyncio.run(check_devices(load_instrument(file), click.echo))
+    instrument, devices, run = _devices_of(file, simulate=simulate)
+    run(check_devices(instrument, devices, click.echo))
 
 
 @devices.command("move")
 @click.argument("file", type=_PATH)
 @click.argument("device")
 @click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
-def devices_move(file: Path, device: str, settings: tuple[str, ...]) -> None:
+@_SIMULATE
+def devices_move(file: Path, device: str, settings: tuple[str, ...], simulate: bool) -> None:
     """Move one DEVICE by hand, within its limits. If that fails or is interrupted, it is made safe.
 
     \b
@@ -319,12 +453,25 @@ def devices_move(file: Path, device: str, settings: tuple[str, ...]) -> None:
     cartoseq devices move bench.toml pump initialize=yes aspirate_ul=100 flow_ul_per_s=10
     cartoseq devices move bench.toml obis power_mw=5 emission=on
     """
+    from cartoseq.controller.handling import move_device
+
+    instrument, devices, run = _devices_of(file, simulate=simulate)
+    run(move_device(instrument, devices, device, settings, click.echo))
+
+
+def _devices_of(file: Path, *, simulate: bool) -> tuple[Instrument, dict[str, Device], Callable[..., object]]:
+    """An instrument, its drivers, and what runs a coroutine on them."""
     import asyncio
 
-    from cartoseq.controller.handling import move_device
-    from cartoseq.controller.instrument import load_instrument
+    from cartoseq.controller.instrument import build_devices, load_instrument
 
-    asyncio.run(move_device(load_instrument(file), device, settings, click.echo))
+    instrument = load_instrument(file)
+    if not simulate:
+        return instrument, build_devices(instrument), asyncio.run
+    from cartoseq.controller.simulatedbench import simulate_instrument
+    from cartoseq.simulators.clock import run_virtual
+
+    return instrument, simulate_instrument(instrument).drivers(), run_virtual
 
 
 @cli.command()
@@ -349,6 +496,13 @@ def _say_what_lies_where(run: RunFolder) -> None:
     from cartoseq.controller.closing import final_lines, where_lines
 
     for line in [*final_lines(run.read_qc()), *where_lines(run)]:
+        click.echo(line)
+
+
+def _say_what_the_instrument_left(run: RunFolder) -> None:
+    from cartoseq.controller.closing import instrument_lines
+
+    for line in instrument_lines(run):
         click.echo(line)
 
 

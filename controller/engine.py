@@ -103,6 +103,7 @@ class Suspender:
         abort: Whether what is wrong ends the run; otherwise it holds it until it is right again.
         reason: How the run then ends.
         settle_s: For how long it must be right again before the run goes on.
+        ask: Whether it then waits for the operator: a laser whose safety circuit was open is never on by itself again.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Suspender:
     abort: bool = False
     reason: EndReason = EndReason.DEVICE_FAULT
     settle_s: float = 5.0
+    ask: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Status:
         state: Its state.
         step: The number of the action under way, 0 before the first.
         steps: How many there are.
+        action: The action under way.
         doing: What it does, or waits for.
         place: Where in the recipe.
         holds: Why it does not go on, by who holds it.
@@ -132,6 +135,7 @@ class Status:
     state: State
     step: int
     steps: int
+    action: str
     doing: str
     place: str
     holds: dict[str, str]
@@ -177,6 +181,8 @@ class Engine:
         self.state = State.IDLE
         self.reason: EndReason | None = None
         self.message = ""
+        self.target_c: float | None = None
+        """What the flow cell is regulated to; nothing where it is not."""
         self.ledger = Ledger.of(journal.events)
         self._current: PlannedStep | None = None
         self._action: asyncio.Task[None] | None = None
@@ -227,6 +233,7 @@ class Engine:
             self.state,
             step.number if step is not None else 0,
             len(steps),
+            str(step.action) if step is not None else "",
             doing if self.reason is None else self.message or self.reason.value,
             step.place if step is not None else "",
             dict(self._holds),
@@ -258,6 +265,9 @@ class Engine:
             ended = _Ended(EndReason.COMPLETED)
         except _Ended as end:
             ended = end
+        except DeviceError as error:
+            # While devices were made ready; what an order to end breaks off then is no fault.
+            ended = self._ending or _Ended(_reason_of(error), str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             ended = _Ended(EndReason.DISK_FULL if full else EndReason.CONTROLLER_ERROR, str(error))
@@ -388,11 +398,13 @@ class Engine:
             case Target(temperature_c=target_c):
                 assert bench.temperature is not None
                 await bench.temperature.set_target_c(target_c)
+                self.target_c = target_c
             case Stable(tolerance_c=tolerance_c, dwell_s=dwell_s, timeout_s=timeout_s):
                 assert bench.temperature is not None
                 await bench.temperature.wait_stable(tolerance_c, dwell_s, timeout_s)
             case RegulationOff():
                 assert bench.temperature is not None
+                self.target_c = None
                 await bench.temperature.disable()
             case Emission():
                 await self._emit(step.action)
@@ -512,7 +524,8 @@ class Engine:
         if self.state is State.ENDED or (self._ending is not None and not at_once):
             return
         self._ending = ending
-        self._enter(State.ABORTING if at_once else State.STOPPING, why=[ending.text])
+        self.state = State.ABORTING if at_once else State.STOPPING
+        self._try_to_note("state", state=self.state.value, why=[ending.text])
         self._changed.set()
         if at_once:
             # Lights and motion first; what is known of a stroke that is broken off is found out meanwhile.
@@ -536,6 +549,7 @@ class Engine:
     async def _ask_on(self, suspender: Suspender) -> None:
         """Ask a suspender for ever; two lost answers in a row are a lost device."""
         fine_since_s: float | None = 0.0
+        wrong_before = ""
         lost = 0
         loop = asyncio.get_running_loop()
         while True:
@@ -551,6 +565,7 @@ class Engine:
                 self._end(_Ended(suspender.reason, wrong), at_once=True)
                 return
             if wrong:
+                wrong_before = wrong
                 if suspender.name not in self._holds:
                     self.journal.note("suspender", name=suspender.name, why=wrong)
                     self._hold(suspender.name, wrong)
@@ -559,6 +574,8 @@ class Engine:
                 fine_since_s = loop.time() if fine_since_s is None else fine_since_s
                 if loop.time() - fine_since_s >= suspender.settle_s:
                     self.journal.note("suspender", name=suspender.name, why="")
+                    if suspender.ask:
+                        self._hold("operator", f"it is right again, and waits for you to resume: {wrong_before}")
                     self._release(suspender.name)
 
     # ------------------------------------------------------------------------------------------------ after a crash
@@ -641,6 +658,7 @@ class Engine:
         if (target := last.get(Target)) is not None and isinstance(target.action, Target):
             assert bench.temperature is not None
             await bench.temperature.set_target_c(target.action.temperature_c)
+            self.target_c = target.action.temperature_c
         await self._lights_on()
 
 

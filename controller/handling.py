@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from serial.tools import list_ports
 
 from cartoseq.controller.bench import SAFE_DEADLINE_S
-from cartoseq.controller.instrument import Connector, Instrument, build_devices
+from cartoseq.controller.instrument import Instrument
 from cartoseq.drivers.arm9chem import Arm9Switch
 from cartoseq.drivers.capabilities import (
     Camera,
@@ -24,7 +24,6 @@ from cartoseq.drivers.capabilities import (
     XYStage,
 )
 from cartoseq.drivers.errors import DeviceError
-from cartoseq.drivers.links import connector
 from cartoseq.streaming.errors import CartoseqError, InputError
 
 Say = Callable[[str], None]
@@ -45,21 +44,30 @@ _SWITCHES: Final = {"initialize", "home", "off", "emission", "on"}
 # ---------------------------------------------------------------------------------------------------------------- list
 
 
-def list_devices(instrument: Instrument, say: Say) -> None:
-    """Say which serial ports this machine has, and which devices the instrument file describes."""
-    ports = sorted(list_ports.comports(), key=lambda port: str(port.device))
-    say("serial ports" if ports else "no serial ports found")
-    for port in ports:
-        say(f"  {port.device:<16}{port.description}")
-    say("")
+def list_devices(instrument: Instrument, say: Say, simulators: Mapping[str, str] | None = None) -> None:
+    """Say which serial ports this machine has, and which devices the instrument file describes.
+
+    Args:
+        instrument: The instrument.
+        say: Is told each line.
+        simulators: What simulates each device, by its name, for an instrument that is simulated: no port counts then.
+    """
+    if simulators is None:
+        ports = sorted(list_ports.comports(), key=lambda port: str(port.device))
+        say("serial ports" if ports else "no serial ports found")
+        for port in ports:
+            say(f"  {port.device:<16}{port.description}")
+        say("")
     roles = {name: ".".join(map(str, key)) for key, _, name in instrument.roles.filled()}
     rows = []
     for name, device in instrument.device.items():
         lines = [instrument.line[plug.line] for plug in device.plugs()]
         addresses = [address for line in lines for address in (line.address, line.answer_address) if address]
         where = ", ".join(addresses) or getattr(device, "resource", None) or "Micro-Manager"
+        if simulators is not None:
+            where = simulators[name]
         rows.append((name, device.driver, roles.get(name, "-"), where))
-    _say_table(("device", "driver", "role", "where"), rows, say)
+    _say_table(("device", "driver", "role", "where" if simulators is None else "simulated by"), rows, say)
 
 
 def _say_table(head: Sequence[str], rows: Sequence[Sequence[str]], say: Say) -> None:
@@ -71,13 +79,17 @@ def _say_table(head: Sequence[str], rows: Sequence[Sequence[str]], say: Say) -> 
 # --------------------------------------------------------------------------------------------------------------- check
 
 
-async def check_devices(instrument: Instrument, say: Say, connect: Connector = connector) -> None:
+async def check_devices(instrument: Instrument, devices: Mapping[str, Device], say: Say) -> None:
     """Open each device and say who it is, how it stands, and what it complains of; nothing is set in motion.
+
+    Args:
+        instrument: The instrument.
+        devices: Its drivers, by name; not open.
+        say: Is told each line.
 
     Raises:
         DeviceError: one failed, or has a severe fault; each has been told of by then.
     """
-    devices = build_devices(instrument, connect)
     opened: list[Device] = []
     failed = 0
     try:
@@ -152,22 +164,21 @@ async def state_of(device: Device) -> str:
 
 
 async def move_device(
-    instrument: Instrument, name: str, settings: Sequence[str], say: Say, connect: Connector = connector
+    instrument: Instrument, devices: Mapping[str, Device], name: str, settings: Sequence[str], say: Say
 ) -> None:
     """Move one device by hand, within its limits, and say how it stands then; if that fails, make it safe.
 
     Args:
         instrument: The instrument.
+        devices: Its drivers, by name; not open.
         name: Of the device.
         settings: Each as ``key=value``; see docs/instrument.md.
         say: Is told how it stands.
-        connect: Turns addresses into links.
 
     Raises:
         InputError: there is no such device, or it knows no such setting.
         DeviceError: it refuses or fails.
     """
-    devices = build_devices(instrument, connect)
     if name not in devices:
         raise InputError(name, "there is no such device", remedy=f"The file has: {', '.join(devices)}.")
     device = devices[name]

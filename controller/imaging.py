@@ -28,6 +28,7 @@ from cartoseq.analysis.pictures import (
     coarse_binning,
     fit_surface,
     focus_score,
+    gradient_energy,
     saturated_share,
 )
 from cartoseq.analysis.stitching import shift_of_views
@@ -212,7 +213,7 @@ class ScanImager:
                 scores.append(0.0)
                 continue
             await self.focus_stage.move_to_um(float(height_um))
-            scores.append(focus_score((await self._snap(channel)).pixels))
+            scores.append(gradient_energy((await self._snap(channel)).pixels))
         return np.array(scores)
 
     # ---------------------------------------------------------------------------------------------------------- tiles

@@ -522,7 +522,6 @@ def test_a_torn_last_line_is_dropped_and_any_other_damage_is_told(tmp_path: Path
     journal = RunJournal(path, lambda: 1.0)
     journal.note("one")
     journal.note("two")
-    journal.close()
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
     assert [event["event"] for event in RunJournal(path, lambda: 2.0).events] == ["one"]

@@ -14,7 +14,7 @@ from serial.tools.list_ports_common import ListPortInfo
 
 from cartoseq.controller import cli
 from cartoseq.controller.handling import check_devices, list_devices, move_device
-from cartoseq.controller.instrument import parse_instrument
+from cartoseq.controller.instrument import build_devices, parse_instrument
 from cartoseq.drivers.errors import DeviceError, InterlockOpen, LimitError, NotInitialized
 from cartoseq.simulators.clock import run_virtual
 from cartoseq.simulators.wire import SimulatedDevice
@@ -27,7 +27,9 @@ ON_LINES = without_camera(BENCH)
 
 def moved(name: str, *settings: str, text: str = ON_LINES, lines: Lines | None = None) -> list[str]:
     said: list[str] = []
-    run_virtual(move_device(parse_instrument(text), name, settings, said.append, lines or bench_world()))
+    instrument = parse_instrument(text)
+    devices = build_devices(instrument, lines or bench_world())
+    run_virtual(move_device(instrument, devices, name, settings, said.append))
     return said
 
 
@@ -67,7 +69,8 @@ def checked(text: str, lines: Lines) -> list[str]:
     """What is said; at the end the error, if there is one."""
     said: list[str] = []
     try:
-        run_virtual(check_devices(parse_instrument(text), said.append, lines))
+        instrument = parse_instrument(text)
+        run_virtual(check_devices(instrument, build_devices(instrument, lines), said.append))
     except DeviceError as error:
         said.append(str(error))
     return said
@@ -138,11 +141,13 @@ def test_light_goes_on_and_stays_until_it_is_switched_off() -> None:
 
     async def use() -> None:
         loop = asyncio.get_running_loop()
-        await move_device(instrument, "obis", ["power_mw=5", "emission=on"], lambda _: None, lines)
+        await move_device(
+            instrument, build_devices(instrument, lines), "obis", ["power_mw=5", "emission=on"], lambda _: None
+        )
         await asyncio.sleep(60.0)
         truth = device(lines, "/dev/ttyACM0").inspect(loop.time())
         assert (truth["emitting"], truth["set_mw"]) == (True, 5.0)
-        await move_device(instrument, "obis", ["emission=off"], lambda _: None, lines)
+        await move_device(instrument, build_devices(instrument, lines), "obis", ["emission=off"], lambda _: None)
         assert device(lines, "/dev/ttyACM0").inspect(loop.time())["emitting"] is False
 
     run_virtual(use())
@@ -197,10 +202,11 @@ def test_a_laser_whose_circuit_is_open_does_not_go_on() -> None:
 
 def test_an_interrupted_move_is_stopped() -> None:
     lines = bench_world()
+    instrument = parse_instrument(ON_LINES)
 
     async def use() -> None:
         move = asyncio.ensure_future(
-            move_device(parse_instrument(ON_LINES), "stage", ["x_um=50000"], lambda _: None, lines)
+            move_device(instrument, build_devices(instrument, lines), "stage", ["x_um=50000"], lambda _: None)
         )
         await asyncio.sleep(1.0)
         move.cancel()
@@ -235,3 +241,22 @@ def test_the_commands_end_with_their_exit_codes(tmp_path: Path) -> None:
         assert done.returncode == DeviceError.exit_code
         assert done.stderr.startswith("cartoseq: ")
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["bench.toml", "hiseq2500.toml"])
+def test_simulated_devices_are_looked_after_like_real_ones(name: str) -> None:
+    file = str(INSTRUMENTS / name)
+    checked = CliRunner().invoke(cli.cli, ["devices", "check", file, "--simulate"])
+    assert checked.exit_code == 0, checked.output
+    assert checked.output.splitlines()[-1].endswith("devices are well.")
+    moved = CliRunner().invoke(
+        cli.cli, ["devices", "move", file, "stage", "home=yes", "x_um=900", "y_um=800", "--simulate"]
+    )
+    assert moved.exit_code == 0, moved.output
+    assert moved.output.startswith("stage: at x 90")
+    refused = CliRunner().invoke(cli.cli, ["devices", "move", file, "stage", "x_um=1e9", "--simulate"])
+    assert isinstance(refused.exception, LimitError)
+    listed = CliRunner().invoke(cli.cli, ["devices", "list", file, "--simulate"])
+    assert listed.output.splitlines()[0].split() == ["device", "driver", "role", "simulated", "by"]
+    stage = next(line for line in listed.output.splitlines() if line.startswith("stage"))
+    assert "AsiSim" in stage or "MDriveSim and VixSim" in stage
