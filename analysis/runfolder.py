@@ -5,7 +5,7 @@
     RUN/ recipe.toml      what the instrument does, and which instrument, frozen at the start;
          instrument.toml  where reads are mapped that were made elsewhere, there are none
          control          where the run can be talked to, while it runs
-         images/          the pictures of the tissue
+         images/          the pictures of the tissue, as they were taken and registered to the chip
          run.toml         what is mapped, frozen at the start; none where nothing is
          descriptor.json  the run's number, and the program that began it
          journal.jsonl    what happened, append-only, one event a line
@@ -14,7 +14,6 @@
          state/           the fold's state and log position, replaced atomically
          maps.h5          the latest whole snapshot of the maps
          qc.json          the counters of every read
-         images/          pictures of the tissue and of cycles, as they were taken and registered to the chip
          exports/         pictures and files for other programs
          report.html      the report, one file without a network
          processes/       what each process said
@@ -73,8 +72,13 @@ class RunFolder:
 
     @property
     def images(self) -> Path:
-        """The pictures of the tissue."""
+        """The pictures that the instrument took."""
         return self.path / "images"
+
+    @property
+    def tissue(self) -> Path:
+        """Those of the tissue."""
+        return self.images / "tissue"
 
     @property
     def settings(self) -> Path:
@@ -115,16 +119,6 @@ class RunFolder:
     def qc(self) -> Path:
         """The counters of every read."""
         return self.path / "qc.json"
-
-    @property
-    def images(self) -> Path:
-        """Pictures that the instrument took."""
-        return self.path / "images"
-
-    @property
-    def tissue(self) -> Path:
-        """Those of the tissue."""
-        return self.images / "tissue"
 
     @property
     def exports(self) -> Path:

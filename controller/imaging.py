@@ -33,7 +33,8 @@ from cartoseq.analysis.pictures import (
 )
 from cartoseq.analysis.stitching import shift_of_views
 from cartoseq.controller.actions import Focus, Image
-from cartoseq.controller.recipe import Area, Channel
+from cartoseq.controller.instrument import Imaging
+from cartoseq.controller.recipe import Area, Channel, ChipFacts
 from cartoseq.drivers.capabilities import Camera, FocusStage, Frame, Identity, Laser, XYStage
 from cartoseq.drivers.errors import DeviceFault
 
@@ -78,6 +79,29 @@ class Optics:
     pitch_nm: int = 500
     mirrored: bool = False
     quarter_turns: int = 0
+
+
+def optics_of(imaging: Imaging, chip: ChipFacts | None) -> Optics:
+    """What the pictures of an instrument show.
+
+    Args:
+        imaging: The instrument's table.
+        chip: The recipe's, which gives width and height as the chip lies.
+    """
+    size_um = (chip.width_um, chip.height_um) if chip is not None else None
+    if size_um is not None and imaging.chip_quarter_turns % 2:
+        size_um = size_um[::-1]
+    return Optics(
+        imaging.pixel_um,
+        imaging.width_px,
+        imaging.height_px,
+        imaging.bit_depth,
+        (imaging.chip_x_um, imaging.chip_y_um),
+        size_um,
+        chip.pitch_nm if chip is not None else 500,
+        imaging.chip_mirrored,
+        imaging.chip_quarter_turns,
+    )
 
 
 @dataclass(frozen=True)

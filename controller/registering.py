@@ -9,7 +9,7 @@ from cartoseq.analysis.registration import RegisteredScan, register_scan
 from cartoseq.analysis.runfolder import RunFolder
 from cartoseq.analysis.tilefolder import TileFolder
 from cartoseq.analysis.tissueimages import NUMBERS, PIXEL_UM, write_tissue_images
-from cartoseq.streaming.errors import InputError
+from cartoseq.streaming.errors import CartoseqError, InputError
 
 Say = Callable[[str], None]
 
@@ -55,6 +55,25 @@ def register_run(
     say(f"tissue: {mask.area_um2 / 1e6:.3g} mm², {mask.mask.mean():.1%} of the chip")
     say(f"written: {path / NUMBERS}")
     return scan
+
+
+def register_imaged(run: RunFolder, say: Say) -> None:
+    """Register the tissue of a run that took pictures of it, unless that was done since. What fails is said, no more.
+
+    The recipe was done, and its pictures are safe: that they cannot be registered now ends no run. It can be done again
+    by hand.
+
+    Args:
+        run: The run.
+        say: Told what goes on, what came out, or why nothing did.
+    """
+    tiles, made = run.tissue / "tiles.json", run.tissue / NUMBERS
+    try:
+        if not tiles.is_file() or (made.is_file() and made.stat().st_mtime >= tiles.stat().st_mtime):
+            return
+        register_run(run.path, say)
+    except (CartoseqError, OSError) as error:
+        say(f"The tissue is not registered: {error}")
 
 
 def result_lines(scan: RegisteredScan) -> list[str]:

@@ -15,7 +15,7 @@ from cartoseq.controller.imaging import Optics, ScanImager
 from cartoseq.controller.plan import tiles
 from cartoseq.controller.recipe import Area, Channel
 from cartoseq.drivers.capabilities import XY, Frame, Identity, Range, XYLimits
-from cartoseq.simulators.chipimage import Pose, Scene, render, track_lines_um
+from cartoseq.simulators.chipimage import Scene, laid_pose, render, track_lines_um
 from cartoseq.simulators.clock import run_virtual
 
 WIDTH_UM, HEIGHT_UM = 1_900.0, 1_500.0
@@ -39,7 +39,6 @@ class Microscope:
 
     Attributes:
         scene: What lies on the stage.
-        quarter_turns: By how many right angles the chip is turned on the stage; the scene's pose says the rest.
         slips_um: By how much the stage is off at a picture, by its number from 1.
         blurs_um: By how much the focus is off at a picture.
     """
@@ -96,12 +95,7 @@ def scene(seed: int, mirrored: bool = False, quarter_turns: int = 0) -> Scene:
     nuclei = nuclei[in_tissue(nuclei)]
     turn_deg, scale = rng.uniform(-3, 3), rng.uniform(0.985, 1.015)
     away_um = rng.uniform(-60, 60, 2)
-    # Turned about its own corner, the chip reaches beyond the rectangle's: as far as this it is moved back.
-    unmoved = Pose((0.0, 0.0), turn_deg + 90.0 * quarter_turns, scale, mirrored)
-    right = Pose((0.0, 0.0), 90.0 * quarter_turns, 1.0, mirrored)
-    corners = np.array([[0.0, 0.0], [WIDTH_UM, 0.0], [0.0, HEIGHT_UM], [WIDTH_UM, HEIGHT_UM]])
-    at = int(np.argmin(right.to_stage(corners).sum(axis=1)))
-    offset = np.array(CORNER_UM) + away_um - unmoved.to_stage(corners)[at]
+    corner_um = (CORNER_UM[0] + float(away_um[0]), CORNER_UM[1] + float(away_um[1]))
     return Scene(
         WIDTH_UM,
         HEIGHT_UM,
@@ -110,7 +104,7 @@ def scene(seed: int, mirrored: bool = False, quarter_turns: int = 0) -> Scene:
         nuclei,
         rng.uniform(2.5, 4, len(nuclei)),
         rng.uniform(0.5, 1.5, len(nuclei)),
-        Pose((float(offset[0]), float(offset[1])), unmoved.rotation_deg, scale, mirrored),
+        laid_pose(corner_um, turn_deg, WIDTH_UM, HEIGHT_UM, mirrored, quarter_turns, scale),
     )
 
 

@@ -89,7 +89,7 @@ def test_fine_pixels_are_joined_before_they_are_compared() -> None:
     middle = true.pose.to_stage(np.array([[800.0, 800.0]]))[0]
     tiles = []
     for x_um, slip in ((0.0, (0.0, 0.0)), (280.0, slip_um)):
-        at = middle + [x_um, 0.0]
+        at = middle + np.array([x_um, 0.0])
         pixels = render(
             true,
             at[0] + slip[0],
