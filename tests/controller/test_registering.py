@@ -10,10 +10,11 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
+from cartoseq.analysis.runfolder import RunFolder
 from cartoseq.analysis.tissueimages import read_tissue_images
 from cartoseq.controller import cli
 from cartoseq.controller.recipe import Channel
-from cartoseq.controller.registering import register_run
+from cartoseq.controller.registering import register_imaged, register_run
 from cartoseq.streaming.errors import InputError
 
 from ..scans import HEIGHT_UM, PIXEL_UM, WIDTH_UM, Microscope, scan, scene
@@ -139,4 +140,24 @@ def test_a_tile_that_breaks_while_the_picture_is_written_leaves_what_was_there(r
     before = contents(run)
     with pytest.raises(InputError, match=r"r001c001-if488\.ome\.tif: the picture cannot be read as TIFF"):
         register_run(run, lambda text: None, pixel_um=4.0)
+    assert contents(run) == before
+
+
+def test_at_the_end_of_a_run_the_tissue_is_registered_once(run: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    register_imaged(RunFolder(run), said.append)
+    assert "image QC: passed" in said
+    said.clear()
+    register_imaged(RunFolder(run), said.append)
+    register_imaged(RunFolder(tmp_path / "without pictures"), said.append)
+    assert said == []
+
+
+def test_a_tissue_that_cannot_be_registered_ends_no_run(run: Path) -> None:
+    next((run / "images" / "tissue").glob("*.tif")).write_bytes(b"")
+    before = contents(run)
+    said: list[str] = []
+    register_imaged(RunFolder(run), said.append)
+    assert said[-1].startswith("The tissue is not registered: ")
+    assert "the picture cannot be read as TIFF" in said[-1]
     assert contents(run) == before
