@@ -12,6 +12,8 @@ Picture = NDArray[np.uint8] | NDArray[np.uint16]
 
 #: A shift whose correlation peak stands out less than this (in standard deviations) is not believed.
 LEAST_PEAK: Final = 6.0
+#: Where places are measured, finer pixels than this are joined.
+COARSE_UM: Final = 1.0
 
 
 def gradient_energy(picture: Picture) -> float:
@@ -55,6 +57,21 @@ def noise_variance(grey: Floats) -> float:
     rows = grey[:-2] - 2 * grey[1:-1] + grey[2:]
     mask = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
     return float(np.mean(mask * mask)) / 36
+
+
+def coarse_binning(pixel_um: float) -> int:
+    """How many pixels make one of a micrometre, at most: lines and nuclei are no sharper, and there is less noise."""
+    return max(1, int(COARSE_UM / pixel_um + 1e-9))
+
+
+def binned(picture: Picture, binning: int) -> Picture:
+    """Means over squares of pixels of this side; pixels left over at the far edges are cut off."""
+    if binning == 1:
+        return picture
+    rows, columns = (length // binning for length in picture.shape)
+    cut = picture[: rows * binning, : columns * binning].reshape(rows, binning, columns, binning)
+    means: Picture = np.rint(cut.mean(axis=(1, 3), dtype=np.float64)).astype(picture.dtype)
+    return means
 
 
 def saturated_share(picture: Picture, bit_depth: int) -> float:

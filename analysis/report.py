@@ -34,6 +34,8 @@ from cartoseq.analysis.exports.picture import (
 )
 from cartoseq.analysis.maps import LibraryMap
 from cartoseq.analysis.run import Run, open_run
+from cartoseq.analysis.tissueimages import TissueImages
+from cartoseq.analysis.tissuepicture import draw_map, draw_tissue, map_outline, tissue_outline
 from cartoseq.streaming.errors import InputError
 from cartoseq.streaming.readstructure import ReadStructure, SegmentKind, rows_of
 
@@ -77,6 +79,7 @@ def render_report(run: Run) -> str:
         complete=run.complete,
         records=run.maps.log_position,
         libraries=[_library(run, name, configured.get(name, {})) for name in _rna_first(run)],
+        tissue=_tissue(run, images) if (images := run.images) is not None else None,
         settings=run.folder.settings.read_text(encoding="utf-8"),
         versions=sorted(versions.items()),
         version=__version__,
@@ -206,6 +209,64 @@ def _library(run: Run, name: str, configured: Mapping[str, Any]) -> dict[str, An
     }
 
 
+def _tissue(run: Run, images: TissueImages) -> dict[str, Any]:
+    """The registered pictures, their quality, and what lies under the tissue."""
+    qc, pose, area_um2 = images.qc, images.numbers["pose"], images.numbers["mask"]["area_um2"]
+    found = {name: images.counts(run.maps.libraries[name].map) for name in _rna_first(run)}
+    counts = {name: counted for name, counted in found.items() if counted is not None}
+    outline = tissue_outline(images)
+    first = next(iter(counts), None)
+    over = [outline] if first is None else [outline, map_outline(counts[first], images.cell_um, first)]
+    return {
+        "passed": qc["passed"],
+        "figures": [
+            ("Image QC", "passed" if qc["passed"] else "not passed", ""),
+            ("Track crossings found", f"{qc['template_recall']:.1%}", "within 5 pixels of the chip's pattern"),
+            ("Tissue", f"{area_um2 / 1e6:,.3g} mm²", ""),
+            *(
+                (f"{name} molecules under tissue", _percent(counted.molecules, counted.molecules_total), "")
+                for name, counted in counts.items()
+            ),
+        ],
+        "picture": _png(draw_tissue(images, over), "the registered picture of the tissue"),
+        "maps": [
+            (name, _png(draw_map(images, counted, COLOURS[_layer(run, name)], [outline]), f"{name} on the tissue"))
+            for name, counted in counts.items()
+        ],
+        "under": [
+            (
+                name,
+                f"{counted.molecules:,}",
+                _percent(counted.molecules, counted.molecules_total),
+                f"{counted.reads:,}",
+                _percent(counted.reads, counted.reads_total),
+                f"{counted.molecules / area_um2 * 1e4:,.1f}" if area_um2 else "–",
+            )
+            for name, counted in counts.items()
+        ],
+        "qc": [
+            ("Tiles (TotalFOVCount)", f"{qc['fields']:,}", None),
+            ("of these, with more than 3 track crossings (GoodFOVCount)", f"{qc['good_fields']:,}", None),
+            ("Track lines found (TrackLineScore)", f"{qc['line_recall']:.1%}", None),
+            ("Track crossings found (TemplateRecall)", f"{qc['template_recall']:.1%}", qc["track_cross_passed"]),
+            ("Overlaps that fit together (ScopeStitchQCScore)", f"{qc['stitch_score']:.1%}", qc["stitch_passed"]),
+            ("what these are still off", f"{qc['seam_um']:.2f} µm", None),
+            ("Tiles elsewhere than the stage said, put right", f"{qc['out_of_place']:,}", None),
+            ("Clear tiles (ClarityScore)", f"{qc['clarity']:.1%}", qc["clarity_passed"]),
+            ("Width of a track line", f"{qc['line_width_um']:.1f} µm", None),
+            ("Turn of the chip (Rotation)", f"{pose['rotation_deg']:+.3f}°", None),
+            ("Scale", f"{pose['scale']:.5f}", None),
+            ("Mirrored (Flip)", "yes" if pose["mirrored"] else "no", None),
+            ("Right angles (CounterRot90)", f"{pose['quarter_turns']}", None),
+            ("Distance of lines from the pattern, rms", f"{pose['residual_um']:.2f} µm", None),
+        ],
+    }
+
+
+def _layer(run: Run, name: str) -> str:
+    return run.maps.libraries[name].map.layer
+
+
 def _located(counters: Mapping[str, int]) -> int:
     return counters["located_exact"] + counters["located_corrected"]
 
@@ -260,8 +321,11 @@ def _halved(image: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def _image(picture: Picture, draw: Callable[[Picture], bytes] = draw_png) -> Markup:
-    data = base64.b64encode(draw(picture)).decode("ascii")
-    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(picture.title, data)
+    return _png(draw(picture), picture.title)
+
+
+def _png(data: bytes, title: str) -> Markup:
+    return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(title, base64.b64encode(data).decode("ascii"))
 
 
 def _plain_image(picture: Picture) -> tuple[Markup, str]:

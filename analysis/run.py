@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis.exports.picture import Picture, draw_png, picture_of_map
 from cartoseq.analysis.maps import LibraryMap, Maps, SpatialMap, read_maps
 from cartoseq.analysis.runfolder import RunFolder, existing_run
+from cartoseq.analysis.tissueimages import TissueImages, read_tissue_images
 from cartoseq.streaming.errors import CorruptionError, InputError
 
 if TYPE_CHECKING:
@@ -64,7 +65,16 @@ class Run:
         return {name: dict(library["counters"]) for name, library in self.qc["libraries"].items()}
 
     @property
-    def images(self) -> dict[str, NDArray[np.uint32]]:
+    def images(self) -> TissueImages | None:
+        """The tissue under the microscope, registered to the chip: pictures, mask, quality. None if not registered.
+
+        Raises:
+            InputError: they no longer read as they were written.
+        """
+        return read_tissue_images(self.folder.tissue)
+
+    @property
+    def located(self) -> dict[str, NDArray[np.uint32]]:
         """Where the reads of each library lie, whatever became of their template: shape (rows = y, columns = x)."""
         return {name: library.located for name, library in self.maps.libraries.items()}
 

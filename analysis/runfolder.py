@@ -5,7 +5,7 @@
     RUN/ recipe.toml      what the instrument does, and which instrument, frozen at the start;
          instrument.toml  where reads are mapped that were made elsewhere, there are none
          control          where the run can be talked to, while it runs
-         images/          the pictures of the tissue
+         images/          the pictures of the tissue, as they were taken and registered to the chip
          run.toml         what is mapped, frozen at the start; none where nothing is
          descriptor.json  the run's number, and the program that began it
          journal.jsonl    what happened, append-only, one event a line
@@ -72,8 +72,13 @@ class RunFolder:
 
     @property
     def images(self) -> Path:
-        """The pictures of the tissue."""
+        """The pictures that the instrument took."""
         return self.path / "images"
+
+    @property
+    def tissue(self) -> Path:
+        """Those of the tissue."""
+        return self.images / "tissue"
 
     @property
     def settings(self) -> Path:

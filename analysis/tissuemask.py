@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cartoseq.analysis.trackcross import Registration, Tile
+from cartoseq.analysis.pictures import noise_variance
+from cartoseq.analysis.trackcross import Pose, Tile
 
 Floats = NDArray[np.float64]
 
@@ -18,6 +20,8 @@ Floats = NDArray[np.float64]
 SMOOTHING_UM: Final = 20.0
 SMALLEST_UM2: Final = 10_000.0
 _LINE_HALF_WIDTH_UM: Final = 4.0
+#: An empty picture lies 2.3 times its noise above its darkest hundredth.
+_LEAST_LIGHT: Final = 4.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TissueMask:
 
 def tissue_mask(
     tiles: Sequence[Tile],
-    pose: Registration,
+    pose: Pose,
     pixel_um: float,
     size_um: tuple[float, float],
     lines_um: tuple[Floats, Floats],
@@ -51,7 +55,8 @@ def tissue_mask(
     """Find the tissue.
 
     Every pixel is put where it lies on the chip; the chip's lines are left out. The density of light is smoothed, and
-    the tissue is where it exceeds half of what it is within the tissue; holes belong to it.
+    the tissue is where it exceeds half of what it is within the tissue; holes belong to it. Where the light is much the
+    same all over, the tissue is everywhere, or nowhere if it is no more than noise.
 
     Args:
         tiles: The pictures.
@@ -85,7 +90,8 @@ def tissue_mask(
     sigma = SMOOTHING_UM / cell_um
     weight = ndimage.gaussian_filter(known.astype(np.float64), sigma)
     smooth = np.where(weight > 0.05, ndimage.gaussian_filter(density, sigma) / np.maximum(weight, 0.05), 0.0)
-    mask = pictured & (smooth > _half_level(smooth[pictured]))
+    noise = min(math.sqrt(noise_variance(tile.pixels.astype(np.float64))) for tile in tiles)
+    mask = pictured & (smooth > _tissue_level(smooth[pictured], noise))
     mask = ndimage.binary_fill_holes(mask)
     labels, found = ndimage.label(mask)
     sizes = ndimage.sum_labels(mask, labels, np.arange(1, found + 1))
@@ -103,8 +109,22 @@ def _far_from(values: Floats, lines: Floats) -> NDArray[np.bool_]:
     return far
 
 
-def _half_level(values: Floats) -> float:
-    """Half-way between empty and full: the two classes by Otsu's threshold, each by its median (N. Otsu, 1979)."""
+def _tissue_level(density: Floats, noise: float) -> float:
+    """What light exceeds where there is tissue, above the darkest hundredth of the pixels."""
+    low, high = _classes(density)
+    if low < high / 2:
+        return (low + high) / 2
+    return 0.0 if high > _LEAST_LIGHT * noise else math.inf
+
+
+def half_level(values: Floats) -> float:
+    """Half-way between empty and full."""
+    low, high = _classes(values)
+    return (low + high) / 2
+
+
+def _classes(values: Floats) -> tuple[float, float]:
+    """The two classes by Otsu's threshold (N. Otsu, 1979), each by its median; one class is told twice."""
     counts, edges = np.histogram(values, bins=256)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
@@ -112,6 +132,8 @@ def _half_level(values: Floats) -> float:
     sums = np.cumsum(counts * centres)
     with np.errstate(invalid="ignore", divide="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    if np.isnan(between[:-1]).all():
+        return float(np.median(values)), float(np.median(values))
     split = centres[int(np.nanargmax(between[:-1]))]
     low, high = values[values <= split], values[values > split]
-    return float((np.median(low) + np.median(high)) / 2) if high.size else float(values.max())
+    return float(np.median(low)), float(np.median(high))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,12 @@ from cartoseq.analysis.pictures import Picture
 
 Floats = NDArray[np.float64]
 
+#: Distances between track lines in steps of the lattice, by its pitch in nanometres; they repeat [CellBin].
+PATTERN_STEPS: Final = {
+    500: (240, 300, 330, 390, 390, 330, 300, 240, 420),
+    600: (192, 240, 288, 312, 312, 288, 240, 192, 384),
+    715: (112, 144, 208, 224, 224, 208, 144, 112, 160),
+}
 #: Directions are looked for so far from the expected one, in degrees.
 WIDEST_TURN_DEG: Final = 5.0
 #: A peak of the sums is a line if it stands out by so many robust standard deviations.
@@ -35,10 +41,37 @@ _COARSE_DEG: Final = 0.25
 _FINE_DEG: Final = 0.02
 _SMOOTHING_PX: Final = 25
 _STRIP_PX: Final = 32
+_AROUND_PX: Final = 81
 _MOST_STRETCH: Final = 0.02
 _VOTE_UM: Final = 15.0
+#: The width of a line is taken over so many pixels to both sides.
+_WIDTH_PX: Final = 6
 #: A line found may be so far from where the pattern has one, in micrometres, once the chip's place is known.
 MOST_RESIDUAL_UM: Final = 5.0
+
+
+def track_lines_um(length_um: float, pitch_nm: int = 500) -> Floats:
+    """Where a chip's track lines lie along one side, in micrometres from its corner, ascending.
+
+    Raises:
+        ValueError: no pattern is known for this pitch.
+    """
+    if pitch_nm not in PATTERN_STEPS:
+        raise ValueError(f"pitch {pitch_nm} nm: track lines are known for {sorted(PATTERN_STEPS)}")
+    steps = np.array(PATTERN_STEPS[pitch_nm]) * (pitch_nm / 1000)
+    places = np.cumsum(np.tile(steps, int(length_um // steps.sum()) + 1))
+    result: Floats = places[places < length_um]
+    return result
+
+
+class Pose(Protocol):
+    """How a chip lies on the stage."""
+
+    def to_stage(self, chip_um: Floats) -> Floats:
+        """Stage coordinates of chip points, shape (n, 2)."""
+
+    def to_chip(self, stage_um: Floats) -> Floats:
+        """Chip coordinates of stage points, shape (n, 2)."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +98,34 @@ class Lines:
         across_x_um: Of the lines along the chip's y: distance from the stage's origin along the direction, shape (n,).
         across_y_um: Of those along the chip's x: distance at right angles to it, shape (m,).
         contrast: Of the weakest line that counted.
+        widths_x_um: Of the same lines as `across_x_um`, each where it is clearest: the area of its profile over its
+            height, not a number where that cannot be told. It grows as the picture leaves the focus, whatever else is
+            in it.
+        widths_y_um: See above.
     """
 
     direction_deg: float
     across_x_um: Floats
     across_y_um: Floats
     contrast: float
+    widths_x_um: Floats
+    widths_y_um: Floats
 
     @property
     def crossings(self) -> int:
         """How many points there are where two lines cross."""
         return self.across_x_um.size * self.across_y_um.size
+
+    def crossings_in(self, tile: Tile, pixel_um: float) -> tuple[Floats, Floats]:
+        """Where on the stage the lines cross within the tile, and the widths of the two lines: both of shape (n, 2)."""
+        first, second = (np.array(_normal(self.direction_deg, axis)) for axis in (0, 1))
+        across_x, across_y = (grid.reshape(-1, 1) for grid in np.meshgrid(self.across_x_um, self.across_y_um))
+        widths = np.stack(np.meshgrid(self.widths_x_um, self.widths_y_um), axis=-1).reshape(-1, 2)
+        points = across_x * first + across_y * second
+        height, width = tile.pixels.shape
+        away = np.abs(points - np.array([tile.x_um, tile.y_um]))
+        inside = (away <= np.array([width, height]) * pixel_um / 2).all(axis=1)
+        return points[inside], widths[inside]
 
 
 @dataclass(frozen=True)
@@ -158,16 +208,18 @@ def find_lines(tile: Tile, pixel_um: float, expected_deg: float = 0.0) -> Lines:
     fine = best + np.arange(-_COARSE_DEG, _COARSE_DEG + _FINE_DEG / 2, _FINE_DEG)
     direction = float(fine[int(np.argmax([_energy(strips, angle) for angle in fine]))])
     angle = math.radians(direction)
-    places, contrasts = [], []
+    places, contrasts, widths = [], [], []
     for axis, (tops, profiles) in enumerate(strips):
-        found, contrast = _peaks(_sum(tops, profiles, direction if axis == 0 else -direction))
+        aligned = _aligned(tops, profiles, direction if axis == 0 else -direction)
+        found, contrast = _peaks(aligned.sum(axis=0))
         middle = (profiles.shape[1] - 1) / 2
         normal = _normal(direction, axis)
         # A line that meets the tile's middle row (or column) there lies nearer to the centre by the cosine.
         along = (found - middle) * pixel_um * math.cos(angle)
         places.append(tile.x_um * normal[0] + tile.y_um * normal[1] + along)
         contrasts.append(contrast)
-    return Lines(direction, places[0], places[1], min(contrasts))
+        widths.append(_widths(aligned, found) * pixel_um)
+    return Lines(direction, places[0], places[1], min(contrasts), widths[0], widths[1])
 
 
 def _normal(direction_deg: float, axis: int) -> tuple[float, float]:
@@ -193,28 +245,33 @@ def _strips(pixels: Picture) -> tuple[Floats, Floats]:
     return middles, profiles - base
 
 
-def _sum(middles: Floats, profiles: Floats, direction_deg: float) -> Floats:
-    """Add the strips up, each moved to where the lines meet the picture's middle."""
+def _aligned(middles: Floats, profiles: Floats, direction_deg: float) -> Floats:
+    """The strips, each moved to where the lines meet the picture's middle; shape (strips, columns)."""
     columns = np.arange(profiles.shape[1], dtype=np.float64)
     slope = math.tan(math.radians(direction_deg))
-    total = np.zeros(columns.size)
-    for middle, profile in zip(middles, profiles, strict=True):
-        # Down the picture a line at right angles to the direction moves to the left.
-        total += np.interp(columns - middle * slope, columns, profile, left=0.0, right=0.0)
-    return total
+    # Down the picture a line at right angles to the direction moves to the left.
+    moved = [
+        np.interp(columns - middle * slope, columns, profile, left=0.0, right=0.0)
+        for middle, profile in zip(middles, profiles, strict=True)
+    ]
+    return np.array(moved).reshape(-1, columns.size)
 
 
 def _energy(strips: Sequence[tuple[Floats, Floats]], direction_deg: float) -> float:
     """How well the strips of both axes agree on a direction."""
-    first = _sum(*strips[0], direction_deg)
-    second = _sum(*strips[1], -direction_deg)
+    first = _aligned(*strips[0], direction_deg).sum(axis=0)
+    second = _aligned(*strips[1], -direction_deg).sum(axis=0)
     return float(np.sum(np.maximum(first, 0) ** 3) + np.sum(np.maximum(second, 0) ** 3))
 
 
 def _peaks(sums: Floats) -> tuple[Floats, float]:
     """Places of the lines in sums, to a fraction of a pixel, and the contrast of the weakest."""
-    spread = 1.4826 * float(np.median(np.abs(sums - np.median(sums)))) or 1e-9
-    contrast = sums / spread
+    away = np.abs(sums - np.median(sums))
+    # Beside an empty part of the picture the nuclei of another would stand out like lines: the spread is that of the
+    # surroundings too.
+    padded = np.pad(away, _AROUND_PX // 2, mode="reflect")
+    around = np.median(np.lib.stride_tricks.sliding_window_view(padded, _AROUND_PX), axis=1)
+    contrast = sums / np.maximum(1.4826 * np.maximum(around, np.median(away)), 1e-9)
     # A peak at the very edge may be the flank of a line outside.
     inner = contrast[3:-3]
     higher = (inner >= contrast[2:-4]) & (inner > contrast[4:-2]) & (inner >= contrast[:-6]) & (inner > contrast[6:])
@@ -224,6 +281,24 @@ def _peaks(sums: Floats) -> tuple[Floats, float]:
         near = np.maximum(sums[at - 3 : at + 4], 0.0)
         places.append(at + float(np.dot(near, np.arange(-3, 4)) / near.sum()))
     return np.array(places), float(contrast[found].min()) if found.size else 0.0
+
+
+def _widths(aligned: Floats, places: Floats) -> Floats:
+    """Widths of the lines, in pixels; not a number at the picture's edge, or where a line stands out in no strip.
+
+    Nuclei beside a line widen its profile: it is taken in each strip by itself, where the line stands out at all, and
+    the lower quartile counts.
+    """
+    least = LEAST_CONTRAST * 1.4826 * float(np.median(np.abs(aligned)))
+    widths = np.full(places.size, np.nan)
+    for number, at in enumerate(np.rint(places).astype(np.intp)):
+        if _WIDTH_PX <= at < aligned.shape[1] - _WIDTH_PX:
+            near = np.maximum(aligned[:, at - _WIDTH_PX : at + _WIDTH_PX + 1], 0.0)
+            height = near[:, _WIDTH_PX - 1 : _WIDTH_PX + 2].max(axis=1)
+            seen = height > least
+            if seen.any():
+                widths[number] = np.quantile(near[seen].sum(axis=1) / height[seen], 0.25)
+    return widths
 
 
 def register(tiles: Sequence[Tile], lines: Sequence[Lines], pixel_um: float, expected: Expected) -> Registration:

@@ -166,6 +166,39 @@ def report(folder: Path) -> None:
 
 @cli.command()
 @click.argument("folder", metavar="RUN", type=_PATH)
+@click.option(
+    "--pixel-um",
+    type=click.FloatRange(min=0.1, max=100),
+    default=1.0,
+    show_default=True,
+    help="Size of a pixel of the registered picture.",
+)
+@click.option("--mirrored/--not-mirrored", default=None, help="How the chip lies [default: as the scan says].")
+@click.option("--quarter-turns", type=click.IntRange(0, 3), help="Its right angles, x towards y [default: as above].")
+@click.option("--pitch-nm", type=click.Choice(("500", "600", "715")), help="Of its spots [default: as above].")
+def register(
+    folder: Path, pixel_um: float, mirrored: bool | None, quarter_turns: int | None, pitch_nm: str | None
+) -> None:
+    """Register the tissue pictures of a RUN to its chip by the track lines, again.
+
+    \b
+    cartoseq register RUN
+    cartoseq register RUN --pixel-um 0.5
+    """
+    from cartoseq.controller.registering import register_run
+
+    register_run(
+        folder,
+        click.echo,
+        pixel_um=pixel_um,
+        mirrored=mirrored,
+        quarter_turns=quarter_turns,
+        pitch_nm=None if pitch_nm is None else int(pitch_nm),
+    )
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="The whole of qc.json.")
 def qc(folder: Path, as_json: bool) -> None:
     """Say what became of every read of a RUN.

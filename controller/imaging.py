@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,24 +21,30 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from cartoseq.analysis.atomic import write_text_atomically
 from cartoseq.analysis.pictures import (
-    LEAST_PEAK,
     best_of_sweep,
+    binned,
+    coarse_binning,
     fit_surface,
     focus_score,
     gradient_energy,
     saturated_share,
-    shift_between,
 )
+from cartoseq.analysis.stitching import shift_of_views
 from cartoseq.controller.actions import Focus, Image
-from cartoseq.controller.recipe import Area, Channel
-from cartoseq.drivers.capabilities import Camera, FocusStage, Frame, Laser, XYStage
+from cartoseq.controller.instrument import Imaging
+from cartoseq.controller.recipe import Area, Channel, ChipFacts
+from cartoseq.drivers.capabilities import Camera, FocusStage, Frame, Identity, Laser, XYStage
 from cartoseq.drivers.errors import DeviceFault
 
 Floats = NDArray[np.float64]
 
-#: A tile is not sharp if its score is below this share of the median of its neighbours'.
+#: A tile is not sharp if its score is below this share of the median of its like: tiles taken before that hold at most
+#: so many times more or less light. A tile full of nuclei and an empty one score differently however sharp they are;
+#: light stays the same out of focus.
 LEAST_SHARPNESS: Final = 0.5
+LIKE_LIGHT: Final = 1.5
 #: A tile is overexposed if more of its pixels hold the greatest value.
 MOST_SATURATED: Final = 0.01
 #: A tile is out of place if its overlap with a neighbour is off by more, in micrometres.
@@ -56,7 +63,11 @@ class Optics:
         width_px: Of a picture.
         height_px: See above.
         bit_depth: Of a grey value.
-        chip_um: The chip's corner on the stage, where the holder puts it.
+        chip_um: The chip's corner on the stage, where the holder puts it: the least x and y of the chip as it lies.
+        chip_size_um: Width and height of the chip, along its own x and y; nothing: the area that is imaged.
+        pitch_nm: Distance of the chip's neighbouring spots, which decides that of its track lines.
+        mirrored: Whether the chip lies with its x running backwards.
+        quarter_turns: By how many right angles it is then turned, x towards y.
     """
 
     pixel_um: float
@@ -64,6 +75,33 @@ class Optics:
     height_px: int
     bit_depth: int
     chip_um: tuple[float, float]
+    chip_size_um: tuple[float, float] | None = None
+    pitch_nm: int = 500
+    mirrored: bool = False
+    quarter_turns: int = 0
+
+
+def optics_of(imaging: Imaging, chip: ChipFacts | None) -> Optics:
+    """What the pictures of an instrument show.
+
+    Args:
+        imaging: The instrument's table.
+        chip: The recipe's, which gives width and height as the chip lies.
+    """
+    size_um = (chip.width_um, chip.height_um) if chip is not None else None
+    if size_um is not None and imaging.chip_quarter_turns % 2:
+        size_um = size_um[::-1]
+    return Optics(
+        imaging.pixel_um,
+        imaging.width_px,
+        imaging.height_px,
+        imaging.bit_depth,
+        (imaging.chip_x_um, imaging.chip_y_um),
+        size_um,
+        chip.pitch_nm if chip is not None else 500,
+        imaging.chip_mirrored,
+        imaging.chip_quarter_turns,
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +115,8 @@ class TileReport:
         y_um: See above.
         z_um: Height of the focus.
         sharpness: `analysis.pictures.focus_score` of the first channel.
+        mean_grey: Mean of the same.
+        dark_grey: Of its darkest hundredth, the brightest.
         saturated: Share of saturated pixels, the worst channel's.
         deviation_um: How far its overlaps are off, the worse of left and upper neighbour; nothing if unknown.
         takes: How often it was taken.
@@ -90,6 +130,8 @@ class TileReport:
     y_um: float
     z_um: float
     sharpness: float
+    mean_grey: float
+    dark_grey: float
     saturated: float
     deviation_um: float | None
     takes: int
@@ -107,6 +149,7 @@ class ScanImager:
         lasers: By name.
         optics: What a picture shows.
         folder: Where the pictures go.
+        identity: Who the camera says that it is, for the record.
     """
 
     def __init__(
@@ -117,6 +160,7 @@ class ScanImager:
         lasers: dict[str, Laser],
         optics: Optics,
         folder: Path,
+        identity: Identity | None = None,
     ) -> None:
         self.stage = stage
         self.focus_stage = focus
@@ -124,6 +168,7 @@ class ScanImager:
         self.lasers = lasers
         self.optics = optics
         self.folder = folder
+        self.identity = identity
         self.surface: Floats | None = None
         """Height of focus: z = a + b x + c y, on the stage."""
 
@@ -207,6 +252,7 @@ class ScanImager:
         folder = self.folder / name
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         reports: list[TileReport] = []
+        begun_s = asyncio.get_running_loop().time()
         pictures: dict[tuple[int, int], NDArray[Any]] = {}
         for row, column, x_um, y_um in self.places(action):
             report = await self._tile(action, folder, row, column, x_um, y_um, reports, pictures)
@@ -220,9 +266,57 @@ class ScanImager:
             "worst_deviation_um": max((report.deviation_um or 0.0 for report in reports), default=0.0),
             "folder": name,
         }
-        text = json.dumps({"schema": 1, **summary, "reports": [asdict(report) for report in reports]}, indent=1)
-        await asyncio.to_thread((folder / "tiles.json").write_text, text + "\n")
+        content = {
+            "schema": 1,
+            **summary,
+            "scan": self._scan(action, asyncio.get_running_loop().time() - begun_s),
+            "reports": [asdict(report) for report in reports],
+        }
+        text = json.dumps(content, indent=1) + "\n"
+        await asyncio.to_thread(write_text_atomically, folder / "tiles.json", text)
         return summary
+
+    def _scan(self, action: Image, duration_s: float) -> dict[str, Any]:
+        """What holds for all tiles, as `analysis.tilefolder` reads it."""
+        optics, identity = self.optics, self.identity or Identity("", "")
+        area = action.area
+        # An area of its own says nothing of how far the chip goes on: to its end, at least.
+        seen_um = (area.x_um + area.width_um, area.y_um + area.height_um)
+        width_um, height_um = optics.chip_size_um or (seen_um[::-1] if optics.quarter_turns % 2 else seen_um)
+        return {
+            "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "duration_s": round(duration_s, 3),
+            "camera": {
+                "name": self.camera.name,
+                "maker": identity.maker,
+                "model": identity.model,
+                "serial_number": identity.serial_number,
+            },
+            "pixel_um": optics.pixel_um,
+            "width_px": optics.width_px,
+            "height_px": optics.height_px,
+            "bit_depth": optics.bit_depth,
+            "rows": action.tiles_y,
+            "columns": action.tiles_x,
+            "overlap_percent": action.overlap_percent,
+            "channels": [
+                {
+                    "name": channel.name,
+                    "light": channel.light,
+                    "power_mw": channel.power_mw,
+                    "exposure_ms": channel.exposure_ms,
+                }
+                for channel in action.channels
+            ],
+            "chip": {
+                "corner_um": list(optics.chip_um),
+                "width_um": width_um,
+                "height_um": height_um,
+                "pitch_nm": optics.pitch_nm,
+                "mirrored": optics.mirrored,
+                "quarter_turns": optics.quarter_turns,
+            },
+        }
 
     def places(self, action: Image) -> list[tuple[int, int, float, float]]:
         """Row, column and stage position of every tile, in the order in which they are taken."""
@@ -259,9 +353,11 @@ class ScanImager:
             frames = [await self._snap(channel) for channel in action.channels]
             pixels = frames[0].pixels
             sharpness = focus_score(pixels)
+            mean_grey, dark_grey = float(pixels.mean()), float(np.percentile(pixels, 1))
             saturated = max(saturated_share(frame.pixels, self.optics.bit_depth) for frame in frames)
             deviation_um = self._deviation(action, row, column, pixels, pictures)
-            fault = self._fault(sharpness, saturated, deviation_um, reports)
+            like = _like(mean_grey, dark_grey, reports)
+            fault = self._fault(sharpness, like, saturated, deviation_um)
             if not fault or takes > action.most_retakes:
                 break
             if fault.startswith("not sharp"):
@@ -285,6 +381,8 @@ class ScanImager:
             round(y_um, 3),
             round(height_um, 3),
             float(f"{sharpness:.4g}"),
+            round(mean_grey, 2),
+            round(dark_grey, 2),
             round(saturated, 5),
             None if deviation_um is None else round(deviation_um, 2),
             takes,
@@ -292,10 +390,7 @@ class ScanImager:
             tuple(files),
         )
 
-    def _fault(
-        self, sharpness: float, saturated: float, deviation_um: float | None, reports: Sequence[TileReport]
-    ) -> str:
-        like = [report.sharpness for report in reports if not report.fault][-_LIKE_TILES:]
+    def _fault(self, sharpness: float, like: Sequence[float], saturated: float, deviation_um: float | None) -> str:
         if saturated > MOST_SATURATED:
             return f"saturated: {saturated:.1%} of the pixels"
         if len(like) == _LIKE_TILES and sharpness < LEAST_SHARPNESS * float(np.median(like)):
@@ -319,11 +414,10 @@ class ScanImager:
             if neighbour is None:
                 continue
             mine, others = _overlap(pixels, neighbour, down, right, action.overlap_percent)
-            if min(mine.shape) < 24:
-                continue
-            rows, columns, peak = shift_between(others, mine)
-            if peak >= LEAST_PEAK:
-                worst = max(worst or 0.0, math.hypot(rows, columns) * self.optics.pixel_um)
+            binning = coarse_binning(self.optics.pixel_um)
+            shift = shift_of_views(binned(others, binning), binned(mine, binning))
+            if shift is not None:
+                worst = max(worst or 0.0, shift.length_px * self.optics.pixel_um * binning)
         return worst
 
     async def _snap(self, channel: Channel) -> Frame:
@@ -361,6 +455,17 @@ class ScanImager:
                 },
             },
         )
+
+
+def _like(mean_grey: float, dark_grey: float, reports: Sequence[TileReport]) -> list[float]:
+    """How sharp the last good tiles are that hold about as much light."""
+    dark = min([dark_grey, *(report.dark_grey for report in reports)])
+    light = mean_grey - dark
+    return [
+        report.sharpness
+        for report in reports
+        if not report.fault and light / LIKE_LIGHT <= report.mean_grey - dark <= light * LIKE_LIGHT
+    ][-_LIKE_TILES:]
 
 
 def _steps(count: int) -> Floats:

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    StrictBool,
     StrictInt,
     ValidationError,
     ValidationInfo,
@@ -172,6 +173,10 @@ class Imaging(_Table):
     """Where the holder puts the chip's corner on the stage."""
     chip_y_um: Number
     """See above."""
+    chip_mirrored: StrictBool = False
+    """Whether the holder lays the chip with its x running backwards."""
+    chip_quarter_turns: Annotated[StrictInt, Field(ge=0, le=3)] = 0
+    """By how many right angles the chip is then turned, x towards y."""
 
 
 class Estimates(_Table):

@@ -304,6 +304,8 @@ class ChipFacts(_Table):
     """Its width, along the stage's x."""
     height_um: Volume = 10_000.0
     """Its height."""
+    pitch_nm: Literal[500, 600, 715] = 500
+    """Distance of its neighbouring spots, which decides that of its track lines."""
 
 
 class Recipe(_Table):

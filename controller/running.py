@@ -29,18 +29,20 @@ from cartoseq.controller.closing import command
 from cartoseq.controller.config import Experiment, freeze, load_experiment
 from cartoseq.controller.control import ORDERS, ControlServer, ask
 from cartoseq.controller.engine import EndReason, Engine, State
-from cartoseq.controller.imaging import Optics, ScanImager
+from cartoseq.controller.imaging import ScanImager, optics_of
 from cartoseq.controller.instrument import FILE as INSTRUMENT_FILE
 from cartoseq.controller.instrument import Instrument, build_bench, facts_of, parse_instrument
 from cartoseq.controller.mapping import Screen, map_experiment
 from cartoseq.controller.plan import Plan, compile_recipe
 from cartoseq.controller.planning import free_bytes_of
 from cartoseq.controller.recipe import Recipe, load_recipe
+from cartoseq.controller.registering import register_imaged
 from cartoseq.controller.runjournal import RunJournal, read_journal
 from cartoseq.controller.runlock import is_worked_on, working_on
 from cartoseq.controller.runwords import doing, ending, event_line, fraction, left, status_lines, told_by_journal
 from cartoseq.controller.settingsfile import read_text
 from cartoseq.controller.suspenders import circuits_closed, devices_well, disk_free, temperature_in_band
+from cartoseq.drivers.capabilities import Identity
 from cartoseq.simulators.clock import VirtualTimeLoop
 from cartoseq.streaming.errors import CartoseqError, InputError, RunError
 
@@ -132,7 +134,9 @@ def run_recipe(
         else:
             work = _Work(run, plan, recipe, instrument, simulation, screen)
             again = _command_again(recipe_path, instrument_path, folder, experiment_path, simulation)
-            _hold_completed(run, work.do(), again)
+            engine = work.do()
+            register_imaged(run, screen.say)
+            _hold_completed(run, engine, again)
     if experiment_path is not None:
         map_experiment(experiment_path, folder, resume=True, screen=screen)
     return run
@@ -263,7 +267,12 @@ class _Work:
             for name, identity in identities.items():
                 if identity.notice and self._simulation is None:
                     self._screen.say(f"{name}: {identity.notice}")
-            engine = Engine(self._plan, bench, journal, imager=self._imager(bench))
+            engine = Engine(
+                self._plan,
+                bench,
+                journal,
+                imager=self._imager(bench, identities.get(bench.camera.name) if bench.camera else None),
+            )
             engine.suspenders = (
                 *((temperature_in_band(bench.temperature, lambda: engine.target_c),) if bench.temperature else ()),
                 *((circuits_closed(bench.lasers),) if bench.lasers else ()),
@@ -296,13 +305,12 @@ class _Work:
 
         return simulate_instrument(self._instrument, self._recipe, seed=self._simulation.seed).bench()
 
-    def _imager(self, bench: Bench) -> ScanImager | None:
+    def _imager(self, bench: Bench, camera: Identity | None) -> ScanImager | None:
         imaging = self._instrument.imaging
         if imaging is None or bench.camera is None or bench.stage is None:
             return None
-        corner_um = (imaging.chip_x_um, imaging.chip_y_um)
-        optics = Optics(imaging.pixel_um, imaging.width_px, imaging.height_px, imaging.bit_depth, corner_um)
-        return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics, self._run.images)
+        optics = optics_of(imaging, self._recipe.chip)
+        return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics, self._run.images, camera)
 
     # --------------------------------------------------------------------------------------------------------- orders
 

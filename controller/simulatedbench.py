@@ -40,7 +40,7 @@ from cartoseq.controller.simulatedcamera import SimulatedCamera
 from cartoseq.drivers.capabilities import Device, Range
 from cartoseq.drivers.transport import Connect
 from cartoseq.simulators.camera import CameraSim, Sight
-from cartoseq.simulators.chipimage import Pose, Scene, scattered_scene
+from cartoseq.simulators.chipimage import Scene, laid_pose, scattered_scene
 from cartoseq.simulators.devices.arm9chem import Arm9ChemSim
 from cartoseq.simulators.devices.asi import AsiSim
 from cartoseq.simulators.devices.cavro import CavroSim
@@ -583,13 +583,19 @@ def _cameras(
 
     if scene is None:
         chip = recipe.chip if recipe is not None else None
+        # The recipe says how wide and high the chip is as it lies.
         width_um, height_um = (chip.width_um, chip.height_um) if chip is not None else CHIP_UM
+        if imaging.chip_quarter_turns % 2:
+            width_um, height_um = height_um, width_um
         corner_um = (imaging.chip_x_um + MISPLACED_UM[0], imaging.chip_y_um + MISPLACED_UM[1])
         scene = scattered_scene(
             width_um,
             height_um,
             seed=made.seed,
-            pose=Pose(corner_um, TURNED_DEG),
+            pitch_nm=chip.pitch_nm if chip is not None else 500,
+            pose=laid_pose(
+                corner_um, TURNED_DEG, width_um, height_um, imaging.chip_mirrored, imaging.chip_quarter_turns
+            ),
             focus_um=sight(0.0).z_um + FOCUS_ABOVE_UM,
             tilt=TILT,
         )

@@ -117,11 +117,39 @@ def track_lines_um(length_um: float, pitch_nm: int = 500) -> Floats:
     return result
 
 
+def laid_pose(
+    corner_um: tuple[float, float],
+    turn_deg: float,
+    width_um: float,
+    height_um: float,
+    mirrored: bool = False,
+    quarter_turns: int = 0,
+    scale: float = 1.0,
+) -> Pose:
+    """How a chip lies whose holder may mirror it and turn it by right angles.
+
+    Args:
+        corner_um: Where the corner of the rectangle lies that the chip then fills: its least x and y without the turn.
+        turn_deg: By how much this rectangle is turned.
+        width_um: Of the chip, along its own x.
+        height_um: Of the chip.
+        mirrored: Whether its x runs backwards.
+        quarter_turns: By how many right angles it is then turned, x towards y.
+        scale: See `Pose`.
+    """
+    sides = np.array([[0.0, 0.0], [width_um, 0.0], [0.0, height_um], [width_um, height_um]])
+    least = Pose((0.0, 0.0), 90.0 * quarter_turns, 1.0, mirrored).to_stage(sides).min(axis=0)
+    away = Pose((0.0, 0.0), turn_deg, scale).to_stage(-least[None])[0]
+    offset_um = (corner_um[0] + float(away[0]), corner_um[1] + float(away[1]))
+    return Pose(offset_um, turn_deg + 90.0 * quarter_turns, scale, mirrored)
+
+
 def scattered_scene(
     width_um: float,
     height_um: float,
     *,
     seed: int = 1,
+    pitch_nm: int = 500,
     nucleus_every_um: float = 20.0,
     pose: Pose | None = None,
     focus_um: float = 0.0,
@@ -133,6 +161,7 @@ def scattered_scene(
         width_um: Of the chip.
         height_um: Of the chip.
         seed: Of the nuclei.
+        pitch_nm: Decides the distances of the track lines.
         nucleus_every_um: There is one nucleus for each square of this side.
         pose: How the chip lies.
         focus_um: Height of sharp focus at the chip's corner.
@@ -143,8 +172,8 @@ def scattered_scene(
     return Scene(
         width_um,
         height_um,
-        track_lines_um(width_um),
-        track_lines_um(height_um),
+        track_lines_um(width_um, pitch_nm),
+        track_lines_um(height_um, pitch_nm),
         rng.uniform(0.0, 1.0, (count, 2)) * [width_um, height_um],
         rng.uniform(2.5, 4.0, count),
         rng.uniform(0.5, 1.5, count),

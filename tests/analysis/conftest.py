@@ -12,7 +12,12 @@ import pytest
 from cartoseq.analysis.chip import ChipFrame, FrameKind
 from cartoseq.analysis.counters import check
 from cartoseq.analysis.maps import LibraryMap, Maps, SpatialMap, write_maps
+from cartoseq.analysis.registration import register_scan
 from cartoseq.analysis.saturation import saturation, saturation_curve
+from cartoseq.analysis.tilefolder import TileFolder
+from cartoseq.analysis.tissueimages import write_tissue_images
+
+from ..scans import Microscope, scan, scene
 
 MakeRun = Callable[..., Path]
 
@@ -189,3 +194,12 @@ def make_run() -> MakeRun:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run to read from, not to write into."""
     return _write(tmp_path_factory.mktemp("runs") / "mouse-brain")
+
+
+@pytest.fixture(scope="session")
+def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a chip of 1,900 x 1,500 um whose tissue was taken and registered; to read from."""
+    run = _write(tmp_path_factory.mktemp("runs") / "with-images", side=(3800, 3000), molecules=6000)
+    scan(run / "images", Microscope(scene(41)))
+    write_tissue_images(register_scan(TileFolder(run / "images" / "tissue")), pixel_um=4.0)
+    return run

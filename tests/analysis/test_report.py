@@ -194,3 +194,26 @@ def test_a_gap_in_a_line_lifts_the_pen():
     assert re.search(r'd="M[\d. ]+M[\d. ]+L[\d. ]+"', chart)
     assert "a &lt; b" in chart
     assert "nan" not in chart
+
+
+def test_where_the_tissue_was_imaged_the_report_shows_it(run_with_images, report):
+    run = open_run(run_with_images)
+    shown = render_report(run)
+    tags = _Tags()
+    tags.feed(shown)
+    assert tags.open == []
+    assert tags.count["img"] == 2 * (2 + 4) + 3
+    assert shown == render_report(open_run(run_with_images))
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", shown))
+    counts = run.images.counts(run.libraries["rna"])
+    for expected in (
+        "Image QC passed",
+        "Tiles (TotalFOVCount) 16",
+        f"(GoodFOVCount) {run.images.qc['good_fields']}",
+        f"rna {counts.molecules:,} {counts.molecules / counts.molecules_total:.1%} {counts.reads:,}",
+        "what lies under the tissue stands in the section on the tissue",
+    ):
+        assert expected in text
+    assert "No tissue is segmented" not in text
+    assert "No tissue is segmented" in report
+    assert "TotalFOVCount" not in report

@@ -14,13 +14,13 @@ from cartoseq.streaming.errors import CorruptionError, InputError
 
 def test_a_run_tells_its_libraries_counters_genes_and_images(finished_run):
     run = cartoseq.open_run(finished_run)
-    assert list(run.libraries) == list(run.images) == ["rna", "dna"]
+    assert list(run.libraries) == list(run.located) == ["rna", "dna"]
     assert run.complete
     assert run.name == "mouse-brain"
     assert run.configuration["library"][0]["genes"] == "genes.gtf"
     assert run.counters["rna"]["molecules"] == run.libraries["rna"].total_molecules == 3000
     assert run.maps.log_position == run.qc["log_position"] == 12
-    assert run.images["rna"].sum() == 3 * 3000
+    assert run.located["rna"].sum() == 3 * 3000
 
 
 def test_genes_are_a_table_with_most_molecules_first(finished_run):
@@ -125,4 +125,4 @@ def test_an_unfinished_run_says_so(make_run, tmp_path):
     run = open_run(folder)
     assert not run.complete
     assert "latest snapshot" in run._repr_html_()
-    assert np.all(run.images["rna"] >= 0)
+    assert np.all(run.located["rna"] >= 0)

@@ -109,3 +109,29 @@ def test_lines_are_found_where_they_are() -> None:
     found = find_lines(tiles[7], PIXEL_UM)
     assert found.direction_deg == pytest.approx(scene.pose.rotation_deg, abs=0.1)
     assert found.crossings >= 4
+
+
+@pytest.mark.parametrize("covered", [True, False])
+def test_a_chip_all_covered_is_all_tissue_and_an_empty_one_is_none(covered: bool) -> None:
+    scene, tiles, expected = chip(6)
+    rng = np.random.default_rng(6)
+    nuclei = rng.uniform(0, 1, (9_000 if covered else 0, 2)) * [WIDTH_UM, HEIGHT_UM]
+    other = replace(
+        scene,
+        nuclei_um=nuclei,
+        radii_um=rng.uniform(2.5, 4, len(nuclei)),
+        brightness=rng.uniform(0.5, 1.5, len(nuclei)),
+    )
+    size = {"width_px": 512, "height_px": 512}
+    views = [
+        Tile(
+            render(other, tile.x_um, tile.y_um, 0.0, pixel_um=PIXEL_UM, light=600, seed=number, **size),
+            tile.x_um,
+            tile.y_um,
+        )
+        for number, tile in enumerate(tiles)
+    ]
+    found = registered(views, expected)
+    mask = tissue_mask(views, found, PIXEL_UM, (WIDTH_UM, HEIGHT_UM), (scene.lines_x_um, scene.lines_y_um), CELL_UM)
+    assert mask.seen.mean() > 0.9
+    assert (mask.mask == (mask.seen & covered)).mean() > 0.98

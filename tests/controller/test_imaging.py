@@ -19,6 +19,9 @@ from cartoseq.drivers.errors import DeviceFault
 from cartoseq.simulators.chipimage import Pose, Scene, render, track_lines_um
 from cartoseq.simulators.clock import run_virtual
 
+from ..scans import Microscope as ChipMicroscope
+from ..scans import scan, scene
+
 CHANNEL = Channel(name="nuclei", light="green", power_mw=10, exposure_ms=20)
 AREA = Area(x_um=0, y_um=0, width_um=900, height_um=700)
 PIXELS = (256, 200)
@@ -180,3 +183,14 @@ def test_a_bad_tile_is_found_and_taken_again(tmp_path: Path, upset: dict[str, fl
     assert good["bad"] == []
     bad = run_virtual(main(0, tmp_path / "once"))
     assert any(fault in text for text in bad["bad"])
+
+
+def test_a_tissue_that_leaves_tiles_empty_makes_no_tile_bad(tmp_path: Path) -> None:
+    """An empty tile has another sharpness than one full of nuclei, and its overlaps hold little to compare."""
+    summary = scan(tmp_path, ChipMicroscope(scene(31)), most_retakes=1)
+    assert summary["tiles"] == 16
+    assert (summary["bad"], summary["taken_again"]) == ([], 0)
+    content = json.loads((tmp_path / "tissue" / "tiles.json").read_text())
+    light = [report["mean_grey"] - report["dark_grey"] for report in content["reports"]]
+    assert max(light) > 8 * min(light)
+    assert content["scan"]["chip"]["corner_um"] == [3000.0, 2000.0]

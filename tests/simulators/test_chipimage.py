@@ -14,6 +14,7 @@ from cartoseq.simulators.chipimage import (
     OPTICS_SIGMA_UM,
     Pose,
     Scene,
+    laid_pose,
     render,
     scattered_scene,
     track_lines_um,
@@ -100,3 +101,20 @@ def test_a_scattered_scene_has_its_nuclei_on_the_chip_and_is_the_same_for_a_seed
     assert (scene.nuclei_um <= [400, 300]).all()
     assert (scene.lines_x_um == track_lines_um(400)).all()
     assert (scattered_scene(400, 300, seed=5, nucleus_every_um=10).nuclei_um == scene.nuclei_um).all()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("quarter_turns", range(4))
+def test_a_laid_chip_fills_its_rectangle_from_the_corner_on(mirrored: bool, quarter_turns: int) -> None:
+    corners = np.array([[0.0, 0.0], [300.0, 0.0], [0.0, 200.0], [300.0, 200.0]])
+    straight = laid_pose((1_000.0, 2_000.0), 0.0, 300.0, 200.0, mirrored, quarter_turns)
+    on_stage = straight.to_stage(corners)
+    wide, high = (300.0, 200.0) if quarter_turns % 2 == 0 else (200.0, 300.0)
+    assert np.allclose(on_stage.min(axis=0), [1_000.0, 2_000.0])
+    assert np.allclose(on_stage.max(axis=0), [1_000.0 + wide, 2_000.0 + high])
+    turned = laid_pose((1_000.0, 2_000.0), 2.0, 300.0, 200.0, mirrored, quarter_turns, scale=1.01)
+    # The whole rectangle turns about its corner.
+    away = on_stage - [1_000.0, 2_000.0]
+    angle = np.radians(2.0)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    assert np.allclose(turned.to_stage(corners), 1.01 * away @ turn.T + [1_000.0, 2_000.0])
