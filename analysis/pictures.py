@@ -14,17 +14,47 @@ Picture = NDArray[np.uint8] | NDArray[np.uint16]
 LEAST_PEAK: Final = 6.0
 
 
-def focus_score(picture: Picture) -> float:
-    """How sharp a picture is: the energy of its differences over two pixels, over the square of its mean contrast.
+def gradient_energy(picture: Picture) -> float:
+    """Energy of the differences over two pixels, along both axes, without that of noise; in squared grey values.
 
-    Brenner's gradient (J. F. Brenner et al., 1976), normalised so that light and exposure cancel. Larger is sharper;
-    noise alone gives a floor.
+    Brenner's gradient (J. F. Brenner et al., 1976). It grows with the light: for pictures of one place in one light.
+    Noise is as strong in focus and out of it, and is taken away so that a change of it counts for nothing.
+    """
+    return _energy(picture.astype(np.float64))[0]
+
+
+def focus_score(picture: Picture) -> float:
+    """How sharp a picture is: the energy of its gradient over its variance, so that light and exposure cancel.
+
+    Both are without noise: otherwise a picture that is blurred until little but noise is left, in which neighbouring
+    pixels differ most for its contrast, would be the sharpest. A contrast below that of noise counts as that.
     """
     grey = picture.astype(np.float64)
-    grey -= np.median(grey)
+    energy, noise = _energy(grey)
+    contrast = max(float(np.var(grey)) - noise, noise)
+    return energy / contrast if contrast > 0 else 0.0
+
+
+def _energy(grey: Floats) -> tuple[float, float]:
+    """Gradient energy without noise, and the variance of the noise."""
+    noise = noise_variance(grey)
     energy = float(np.mean((grey[:, 2:] - grey[:, :-2]) ** 2) + np.mean((grey[2:, :] - grey[:-2, :]) ** 2))
-    scale = float(np.mean(np.abs(grey)))
-    return energy / scale**2 if scale > 0 else 0.0
+    return max(0.0, energy - 4 * noise), noise
+
+
+def noise_variance(grey: Floats) -> float:
+    """Variance of the noise that each pixel has for itself: from what no smooth structure and no straight line leaves.
+
+    The mask is that of J. Immerkaer (1996), the difference of two Laplacians.
+
+    Args:
+        grey: Grey values, shape (height, width).
+    """
+    if min(grey.shape) < 3:
+        return 0.0
+    rows = grey[:-2] - 2 * grey[1:-1] + grey[2:]
+    mask = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
+    return float(np.mean(mask * mask)) / 36
 
 
 def saturated_share(picture: Picture, bit_depth: int) -> float:
@@ -70,7 +100,7 @@ def best_of_sweep(heights_um: Floats, scores: Floats) -> float:
 
     Args:
         heights_um: Ascending, evenly spaced, shape (n,).
-        scores: Of `focus_score`, shape (n,).
+        scores: Of `gradient_energy`, shape (n,).
 
     Raises:
         ValueError: the best is at an end of the sweep: the focus may lie beyond.

@@ -2,7 +2,11 @@
 
 ::
 
-    RUN/ run.toml         what was asked for, frozen at the start
+    RUN/ recipe.toml      what the instrument does, and which instrument, frozen at the start;
+         instrument.toml  where reads are mapped that were made elsewhere, there are none
+         control          where the run can be talked to, while it runs
+         images/          the pictures of the tissue
+         run.toml         what is mapped, frozen at the start; none where nothing is
          descriptor.json  the run's number, and the program that began it
          journal.jsonl    what happened, append-only, one event a line
          lock             held by the program that works on the run
@@ -18,10 +22,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +31,7 @@ from typing import Any
 
 from cartoseq.analysis.atomic import write_text_atomically
 from cartoseq.streaming.errors import CartoseqError, CorruptionError, InputError
+from cartoseq.streaming.journal import append, entry_of
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +42,6 @@ _FROM_THE_LOG = "Make the run again from its log, with `cartoseq replay`."
 
 #: So many lines of the journal wait at most for the disk to take them.
 _MOST_UNWRITTEN = 1000
-#: No line of the journal is longer.
-_TAIL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,31 @@ class RunFolder:
     """
 
     path: Path
-    _unwritten: list[bytes] = field(default_factory=list, init=False, repr=False, compare=False)
+    _unwritten: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    @property
+    def recipe(self) -> Path:
+        """What the instrument does, frozen at the start."""
+        return self.path / "recipe.toml"
+
+    @property
+    def instrument(self) -> Path:
+        """The instrument, frozen at the start."""
+        return self.path / "instrument.toml"
+
+    @property
+    def control(self) -> Path:
+        """Where the run can be talked to, while it runs."""
+        return self.path / "control"
+
+    @property
+    def images(self) -> Path:
+        """The pictures of the tissue."""
+        return self.path / "images"
 
     @property
     def settings(self) -> Path:
-        """What was asked for, frozen at the start."""
+        """What is mapped, frozen at the start."""
         return self.path / "run.toml"
 
     @property
@@ -139,11 +160,20 @@ class RunFolder:
         return _read_json(self.descriptor)
 
     def create(self, settings: str, descriptor: str) -> None:
-        """Lay the folder out.
+        """Lay the folder out for reads that are mapped.
 
         Args:
             settings: The frozen experiment, TOML.
             descriptor: What every segment of the log says of the run, JSON.
+
+        Raises:
+            InputError: something lies there already.
+        """
+        self.claim()
+        self.freeze(settings, descriptor)
+
+    def claim(self) -> None:
+        """Make the folder.
 
         Raises:
             InputError: something lies there already.
@@ -164,8 +194,11 @@ class RunFolder:
             if error.errno in FULL_DISK:
                 raise
             raise unwritable_folder(self.path, error) from error
+
+    def freeze(self, settings: str, descriptor: str) -> None:
+        """Write down what is mapped; see `create`."""
         write_text_atomically(self.descriptor, descriptor)
-        # Last, because a folder with these settings in it is a run.
+        # Last, because a folder with these settings in it has reads to map.
         write_text_atomically(self.settings, settings)
 
     def note(self, event: str, **facts: object) -> None:
@@ -173,36 +206,14 @@ class RunFolder:
 
         A journal that cannot be written ends no run: the line waits, and is written before the next one.
         """
-        line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **facts})
-        self._unwritten.append(line.encode() + b"\n")
+        self._unwritten.append(entry_of(event, time.time(), facts))
         del self._unwritten[:-_MOST_UNWRITTEN]
         try:
-            _append(self.journal, b"".join(self._unwritten))
+            append(self.journal, self._unwritten)
         except OSError as error:
-            log.warning("%s: the journal cannot be written now (%s): %s", self.journal, error.strerror, line)
+            log.warning("%s: the journal cannot be written now (%s): %s %s", self.journal, error.strerror, event, facts)
         else:
             self._unwritten.clear()
-
-
-def _append(path: Path, lines: bytes) -> None:
-    """Append whole lines, all or none, behind the last whole line: a crash may have left half a line.
-
-    Several processes write the journal, one at a time.
-    """
-    with path.open("ab+", buffering=0) as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        size = stream.seek(0, os.SEEK_END)
-        start = stream.seek(max(0, size - _TAIL_BYTES))
-        tail = stream.read()
-        end = start + tail.rfind(b"\n") + 1
-        stream.truncate(end)
-        try:
-            if stream.write(lines) != len(lines):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(stream.fileno())
-        except OSError:
-            stream.truncate(end)
-            raise
 
 
 def unwritable_folder(path: Path, error: OSError) -> InputError:

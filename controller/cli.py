@@ -219,6 +219,125 @@ def plan(recipe: Path, instrument: Path, folder: Path) -> None:
     say_plan(recipe, instrument, folder, click.echo)
 
 
+@cli.command("run")
+@click.argument("recipe", type=_PATH)
+@click.option("--instrument", type=_PATH, required=True, help="The instrument file (TOML, docs/instrument.md).")
+@click.option("--out", "folder", type=_PATH, required=True, help="The run's folder, to be made.")
+@click.option("--experiment", type=_PATH, help="Map the reads of this EXPERIMENT file when sequencing has ended.")
+@click.option("--resume", is_flag=True, help="Go on with the run that lies in the folder.")
+@click.option("--simulate", is_flag=True, help="Simulate the instrument, in virtual time.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --simulate: simulated seconds per second [default: as fast as it goes].",
+)
+def run_command(
+    recipe: Path,
+    instrument: Path,
+    folder: Path,
+    experiment: Path | None,
+    resume: bool,
+    simulate: bool,
+    speed: float | None,
+) -> None:
+    """Run a RECIPE (TOML, docs/recipe.md) on an instrument. Ctrl-C stops it, a second one aborts it.
+
+    \b
+    cartoseq run recipe.toml --instrument bench.toml --out RUN
+    cartoseq run recipe.toml --instrument bench.toml --out RUN --experiment experiment.toml
+    cartoseq run recipe.toml --instrument bench.toml --out RUN --simulate --speed 60
+    """
+    import math
+
+    from cartoseq.controller.running import Simulation, run_recipe
+    from cartoseq.controller.screen import screen_on
+
+    if speed is not None and not simulate:
+        raise click.UsageError("--speed is that of simulated time: give --simulate as well.")
+    simulation = Simulation(speed if speed is not None else math.inf) if simulate else None
+    with screen_on(_console()) as screen:
+        run = run_recipe(
+            recipe,
+            instrument,
+            folder,
+            experiment_path=experiment,
+            resume=resume,
+            simulation=simulation,
+            screen=screen,
+        )
+    if experiment is not None:
+        _say_what_lies_where(run)
+    else:
+        _say_what_the_instrument_left(run)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def status(folder: Path) -> None:
+    """Say how the RUN of an instrument stands.
+
+    \b
+    cartoseq status RUN
+    """
+    from cartoseq.controller.running import status as say_status
+
+    say_status(folder, click.echo)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+@click.option("--now", is_flag=True, help="At once, and not at the next checkpoint; a stroke is let finish.")
+def pause(folder: Path, now: bool) -> None:
+    """Pause the RUN of an instrument.
+
+    \b
+    cartoseq pause RUN
+    cartoseq pause RUN --now
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "pause", click.echo, now=now)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def resume(folder: Path) -> None:
+    """Let the RUN of an instrument go on that the operator or a fault holds.
+
+    \b
+    cartoseq resume RUN
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "resume", click.echo)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def stop(folder: Path) -> None:
+    """End the RUN of an instrument once the stroke under way is done.
+
+    \b
+    cartoseq stop RUN
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "stop", click.echo)
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN", type=_PATH)
+def abort(folder: Path) -> None:
+    """End the RUN of an instrument at once.
+
+    \b
+    cartoseq abort RUN
+    """
+    from cartoseq.controller.running import order
+
+    order(folder, "abort", click.echo)
+
+
 @cli.command()
 @click.argument("rack", type=_PATH)
 def simulate(rack: Path) -> None:
@@ -316,6 +435,13 @@ def _say_what_lies_where(run: RunFolder) -> None:
     from cartoseq.controller.closing import final_lines, where_lines
 
     for line in [*final_lines(run.read_qc()), *where_lines(run)]:
+        click.echo(line)
+
+
+def _say_what_the_instrument_left(run: RunFolder) -> None:
+    from cartoseq.controller.closing import instrument_lines
+
+    for line in instrument_lines(run):
         click.echo(line)
 
 

@@ -59,3 +59,10 @@ def where_lines(run: RunFolder) -> list[str]:
     ]
     width = max(len(name) for name, _ in [*rows, *todo])
     return ["", *(f"{name:<{width}}  {text}" for name, text in rows), "", *(f"{n:<{width}}  {t}" for n, t in todo)]
+
+
+def instrument_lines(run: RunFolder) -> list[str]:
+    """Where what an instrument made lies."""
+    rows = [("journal", run.journal)]
+    rows += [("pictures", folder) for folder in sorted(run.images.glob("*")) if folder.is_dir()]
+    return ["The recipe was done to its end.", "", *(f"{name:<9} {path}" for name, path in rows)]

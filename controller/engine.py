@@ -10,8 +10,9 @@ in its own time, and what it lasted too long is noted. A *stop* ends the run as 
 *abort* breaks off everything at once. All endings bring every device into its safe state, each within its deadline.
 
 What failed is mended before its action is tried again, by the operator's `resume` or within the action's tries: a line
-that failed is opened anew, faults are cleared, and a pump whose stroke nobody saw the end of is asked where its plunger
-is and then initialised. While the run is held no laser emits; where one cannot be put out, the run ends.
+that failed is opened anew, faults are cleared, a stage that has lost its place is homed, and a pump whose stroke nobody
+saw the end of is asked where its plunger is and then initialised. While the run is held no laser emits; where one
+cannot be put out, the run ends.
 
 Every event is in the journal, durable, before what follows it happens. So an engine that was killed finds by the
 journal, and by asking the devices, what was done; see `resume`.
@@ -55,6 +56,7 @@ from cartoseq.drivers.errors import (
     InterlockOpen,
     LimitError,
     LinkError,
+    NotInitialized,
     OverTemperature,
     Stopped,
 )
@@ -114,6 +116,9 @@ class Suspender:
         abort: Whether what is wrong ends the run; otherwise it holds it until it is right again.
         reason: How the run then ends.
         settle_s: For how long it must be right again before the run goes on.
+        ask: Whether it then waits for the operator: a laser whose safety circuit was open is never on by itself again.
+        yields: Whether the operator's `resume` lets the run go on though it is not right: the next action may be what
+            makes it right, as a valve that lost its place finds it with its next turn. It holds again for what is new.
     """
 
     name: str
@@ -122,6 +127,8 @@ class Suspender:
     abort: bool = False
     reason: EndReason = EndReason.DEVICE_FAULT
     settle_s: float = 5.0
+    ask: bool = False
+    yields: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,7 @@ class Status:
         state: Its state.
         step: The number of the action under way, 0 before the first.
         steps: How many there are.
+        action: The action under way.
         doing: What it does, or waits for.
         place: Where in the recipe.
         holds: Why it does not go on, by who holds it.
@@ -143,6 +151,7 @@ class Status:
     state: State
     step: int
     steps: int
+    action: str
     doing: str
     place: str
     holds: dict[str, str]
@@ -188,6 +197,8 @@ class Engine:
         self.state = State.IDLE
         self.reason: EndReason | None = None
         self.message = ""
+        self.target_c: float | None = None
+        """What the flow cell is regulated to; nothing where it is not."""
         self.ledger = Ledger.of(journal.events)
         self._current: PlannedStep | None = None
         self._action: asyncio.Task[None] | None = None
@@ -198,6 +209,7 @@ class Engine:
         self._emitting: dict[str, float] = {}
         self._dark = False
         self._failed: dict[str, _Failure] = {}
+        self._resumes = 0
         self._resumed: _Open | None = None
         self._pump_in_doubt = False
         self._open_stroke: _Stroke | None = None
@@ -216,8 +228,14 @@ class Engine:
             self.journal.note("pause asked for", when="at the next checkpoint")
 
     def resume(self) -> None:
-        """Go on, as far as the operator and faults hold the run; what a suspender holds goes on by itself."""
+        """Go on, as far as the operator and faults hold the run; what a suspender holds goes on by itself.
+
+        It is the operator's word that a cause is gone: faults that devices keep until they are cleared are cleared.
+        """
         self._deferred = False
+        self._resumes += 1
+        for laser in self.bench.lasers.values():  # a safety circuit that was open leaves a fault in some heads
+            self._failed.setdefault(laser.name, _Failure(laser)).has_fault = True
         for name in ("operator", "fault"):
             self._release(name)
 
@@ -241,6 +259,7 @@ class Engine:
             self.state,
             step.number if step is not None else 0,
             len(steps),
+            str(step.action) if step is not None else "",
             doing if self.reason is None else self.message or self.reason.value,
             step.place if step is not None else "",
             dict(self._holds),
@@ -272,9 +291,11 @@ class Engine:
             ended = _Ended(EndReason.COMPLETED)
         except _Ended as end:
             ended = end
-        except DeviceError as error:  # before the first step
-            self._note_fault(error)
-            ended = _Ended(_reason_of(error), str(error))
+        except DeviceError as error:
+            # While devices were made ready; what an order to end breaks off then is no fault.
+            if self._ending is None:
+                self._note_fault(error)
+            ended = self._ending or _Ended(_reason_of(error), str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             ended = _Ended(EndReason.DISK_FULL if full else EndReason.CONTROLLER_ERROR, str(error))
@@ -390,6 +411,7 @@ class Engine:
             failure = self._failed.setdefault(device.name, _Failure(device))
             failure.line_failed |= isinstance(error, LinkError)
             failure.has_fault |= isinstance(error, DeviceFault)
+            failure.lost_place |= isinstance(error, NotInitialized)
 
     async def _mend(self) -> None:
         """Bring back into service what failed.
@@ -403,6 +425,9 @@ class Engine:
                 failure.line_failed = False
             if failure.has_fault:
                 await failure.device.clear_faults()
+            if failure.lost_place and failure.device is self.bench.stage:
+                self.journal.note("home", device=name)
+                await self.bench.stage.home()
             self._failed.pop(name, None)
 
     async def _reopen(self, device: Device) -> None:
@@ -433,11 +458,13 @@ class Engine:
             case Target(temperature_c=target_c):
                 assert bench.temperature is not None
                 await bench.temperature.set_target_c(target_c)
+                self.target_c = target_c
             case Stable(tolerance_c=tolerance_c, dwell_s=dwell_s, timeout_s=timeout_s):
                 assert bench.temperature is not None
                 await bench.temperature.wait_stable(tolerance_c, dwell_s, timeout_s)
             case RegulationOff():
                 assert bench.temperature is not None
+                self.target_c = None
                 await bench.temperature.disable()
             case Emission():
                 await self._emit(step.action)
@@ -594,7 +621,8 @@ class Engine:
         if self.state is State.ENDED or (self._ending is not None and not at_once):
             return
         self._ending = ending
-        self._enter(State.ABORTING if at_once else State.STOPPING, why=[ending.text])
+        self.state = State.ABORTING if at_once else State.STOPPING
+        self._try_to_note("state", state=self.state.value, why=[ending.text])
         self._changed.set()
         if at_once:
             # Lights and motion first; what is known of a stroke that is broken off is found out meanwhile.
@@ -614,11 +642,15 @@ class Engine:
         except OSError as error:
             self._ending = _Ended(EndReason.DISK_FULL, f"the journal cannot be written: {error.strerror}")
             self._changed.set()
+        except Exception as error:  # a run that is no longer watched must not go on
+            text = f"{suspender.name} can no longer be watched: {type(error).__name__}: {error}"
+            self._end(_Ended(EndReason.CONTROLLER_ERROR, text), at_once=True)
 
     async def _ask_on(self, suspender: Suspender) -> None:
         """Ask a suspender for ever; two lost answers in a row are a lost device."""
         fine_since_s: float | None = 0.0
-        lost = 0
+        wrong_before = waived = ""
+        lost = resumes = 0
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(suspender.every_s)
@@ -632,20 +664,39 @@ class Engine:
                 wrong = str(error) if lost > 1 or not isinstance(error, LinkError) else ""
                 if isinstance(error, Disconnected):
                     await self._try_to_reopen(error)
+            if wrong != waived:
+                waived = ""
             if wrong and suspender.abort:
                 self.journal.note("suspender", name=suspender.name, why=wrong)
                 self._end(_Ended(suspender.reason, wrong), at_once=True)
                 return
-            if wrong:
+            if wrong and not waived:
+                wrong_before = wrong
                 if suspender.name not in self._holds:
                     self.journal.note("suspender", name=suspender.name, why=wrong)
                     self._hold(suspender.name, wrong)
+                elif resumes != self._resumes:
+                    await self._clear_faults()
+                    if suspender.yields:
+                        waived = wrong
+                        self.journal.note("suspender", name=suspender.name, why="", waived=wrong)
+                        self._release(suspender.name)
+                resumes = self._resumes
                 fine_since_s = None
             elif suspender.name in self._holds:
                 fine_since_s = loop.time() if fine_since_s is None else fine_since_s
                 if loop.time() - fine_since_s >= suspender.settle_s:
                     self.journal.note("suspender", name=suspender.name, why="")
+                    if suspender.ask:
+                        self._hold("operator", f"it is right again, and waits for you to resume: {wrong_before}")
                     self._release(suspender.name)
+
+    async def _clear_faults(self) -> None:
+        for device in self.bench.devices():
+            with contextlib.suppress(DeviceError):
+                if any(fault.severe for fault in await device.read_faults()):
+                    await device.clear_faults()
+                    self.journal.note("faults cleared", device=device.name)
 
     async def _try_to_reopen(self, error: DeviceError) -> None:
         for device in self.bench.named(error.device):
@@ -738,6 +789,7 @@ class Engine:
         if (target := last.get(Target)) is not None and isinstance(target.action, Target):
             assert bench.temperature is not None
             await bench.temperature.set_target_c(target.action.temperature_c)
+            self.target_c = target.action.temperature_c
         self._dark = True
 
 
@@ -748,6 +800,7 @@ class _Failure:
     device: Device
     line_failed: bool = False
     has_fault: bool = False
+    lost_place: bool = False
 
 
 @dataclass(frozen=True)

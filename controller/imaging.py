@@ -25,6 +25,7 @@ from cartoseq.analysis.pictures import (
     best_of_sweep,
     fit_surface,
     focus_score,
+    gradient_energy,
     saturated_share,
     shift_between,
 )
@@ -191,7 +192,7 @@ class ScanImager:
                 scores.append(0.0)
                 continue
             await self.focus_stage.move_to_um(float(height_um))
-            scores.append(focus_score((await self._snap(channel)).pixels))
+            scores.append(gradient_energy((await self._snap(channel)).pixels))
         return np.array(scores)
 
     # ---------------------------------------------------------------------------------------------------------- tiles

@@ -6,7 +6,7 @@ of recipes what they can do; neither opens anything. What one device's table say
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Protocol, Self, TypeVar
 
@@ -489,7 +489,16 @@ def build_bench(instrument: Instrument, connect: Connector = connector) -> Bench
         instrument: The instrument.
         connect: See `build_devices`.
     """
-    devices = build_devices(instrument, connect)
+    return bench_of(instrument, build_devices(instrument, connect))
+
+
+def bench_of(instrument: Instrument, devices: Mapping[str, Device]) -> Bench:
+    """Give the devices of an instrument their roles.
+
+    Args:
+        instrument: The instrument.
+        devices: All of its devices, by name.
+    """
     roles = instrument.roles
 
     def held(kind: type[T], name: str | None) -> T | None:

@@ -33,6 +33,9 @@ class Screen(Protocol):
     def doing(self, what: str, fraction: float | None = None) -> None:
         """Say what is being done, until the next word, and how far it is, if that is known."""
 
+    def step(self, what: str, fraction: float) -> None:
+        """Say what an instrument does, and how far it is; called many times a second."""
+
     def show(self, state: LiveState) -> None:
         """Show how far the run is; called many times a second."""
 

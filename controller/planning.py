@@ -52,15 +52,16 @@ def plan(path: Path, instrument_path: Path, folder: Path, say: Callable[[str], N
     instrument = load_instrument(instrument_path)
     recipe, text = load_recipe(path)
     found = compile_recipe(recipe, facts_of(instrument, _UNLIMITED), text, path)
-    free_bytes = shutil.disk_usage(_existing(folder)).free
+    free_bytes = free_bytes_of(folder)
     for line in plan_lines(recipe, instrument, found, free_bytes):
         say(line)
     compile_recipe(recipe, facts_of(instrument, free_bytes), text, path)
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(home for home in (folder.absolute(), *folder.absolute().parents) if home.is_dir())
+def free_bytes_of(folder: Path) -> int:
+    """What is free on the disk of a folder, or of the nearest one above it that is there."""
+    home = next(home for home in (folder.absolute(), *folder.absolute().parents) if home.is_dir())
+    return shutil.disk_usage(home).free
 
 
 def plan_lines(recipe: Recipe, instrument: Instrument, plan: Plan, free_bytes: int) -> Iterator[str]:

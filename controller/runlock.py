@@ -54,6 +54,18 @@ def working_on(run: RunFolder, say: Callable[[str], None]) -> Iterator[int]:
         os.close(own)
 
 
+def is_worked_on(run: RunFolder) -> bool:
+    """Whether a program works on a run now."""
+    try:
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _taken(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _wait(run: RunFolder, shared: int, say: Callable[[str], None]) -> None:
     deadline_s = time.monotonic() + _OLD_PROCESSES_S
     told = False

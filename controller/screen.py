@@ -25,6 +25,7 @@ from cartoseq.controller.supervisor import LiveState
 
 _PLAIN_INTERVAL_S = 5.0
 _WAITING_INTERVAL_S = 60.0
+_STEP_INTERVAL_S = 60.0
 _PAINT_INTERVAL_S = 0.1
 _SHOW_INTERVAL_S = 0.25
 _PICTURE_ROWS = 20
@@ -51,6 +52,7 @@ class PlainScreen:
         self._doing = ""
         self._waiting = ""
         self._waiting_said_s = 0.0
+        self._step_said_s: float | None = None
 
     def say(self, line: str) -> None:
         """Say a line."""
@@ -69,6 +71,13 @@ class PlainScreen:
         else:
             return
         self._doing, self._said_s = what, now_s
+
+    def step(self, what: str, fraction: float) -> None:
+        """Say every minute what an instrument does, and how far it is."""
+        now_s = time.monotonic()
+        if self._step_said_s is None or now_s - self._step_said_s >= _STEP_INTERVAL_S:
+            self._step_said_s = now_s
+            self.say(f"{100 * fraction:.0f} %, {what}")
 
     def show(self, state: LiveState) -> None:
         """Say every few seconds how far the run is, and at once when it has to wait."""
@@ -140,6 +149,10 @@ class TerminalScreen:
             if what != self._doing:
                 self._since_s = time.monotonic()
             self._doing, self._fraction, self._state = what, fraction, None
+
+    def step(self, what: str, fraction: float) -> None:
+        """Say what an instrument does, and how far it is."""
+        self.doing(what, fraction)
 
     def show(self, state: LiveState) -> None:
         """Show how far the run is."""

@@ -8,6 +8,8 @@ from cartoseq.analysis.pictures import (
     best_of_sweep,
     fit_surface,
     focus_score,
+    gradient_energy,
+    noise_variance,
     saturated_share,
     shift_between,
 )
@@ -39,6 +41,27 @@ def test_the_score_falls_away_from_the_focus_whatever_the_light() -> None:
         assert np.all(np.diff(scores[3:7]) > 0)
         assert np.all(np.diff(scores[6:10]) < 0)
     assert focus_score(np.full((20, 20), 7, np.uint16)) == 0.0
+
+
+def test_noise_is_not_taken_for_sharpness_where_blur_leaves_little_else() -> None:
+    sweep = [picture(500, 500, z_um, light=60, seed=z_um + 100) for z_um in range(-60, 61, 10)]
+    assert int(np.argmax([gradient_energy(one) for one in sweep])) == 6
+    scores = [focus_score(one) for one in sweep]
+    assert int(np.argmax(scores)) == 6
+    assert max(scores[0], scores[-1]) < 0.5 * scores[6]
+    dark = np.random.default_rng(2).normal(100, 5, (200, 256)).astype(np.uint16)
+    assert focus_score(dark) < 0.5 * scores[6]
+
+
+def test_the_noise_is_told_from_what_is_seen() -> None:
+    still = picture(500, 500, 0, light=600).astype(np.float64)
+    rng = np.random.default_rng(4)
+    for sigma in (10.0, 40.0):
+        noisy = still + rng.normal(0, sigma, still.shape)
+        assert noise_variance(noisy) - noise_variance(still) == pytest.approx(sigma**2, rel=0.1)
+    assert noise_variance(np.zeros((2, 5))) == 0.0
+    straight = np.outer(np.arange(50.0), np.ones(60))
+    assert noise_variance(straight) == 0.0
 
 
 def test_saturation_is_counted() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from cartoseq.analysis import runfolder
 from cartoseq.analysis.runfolder import QC_SCHEMA, RunFolder, existing_run
+from cartoseq.streaming import journal
 from cartoseq.streaming.errors import InputError
 
 
@@ -59,7 +60,8 @@ def test_events_carry_time_and_facts(run):
     run.note("µ")
     first, second = map(json.loads, run.journal.read_text(encoding="utf-8").splitlines())
     assert first.pop("time").endswith("Z")
-    assert first == {"event": "process died", "process": "binner", "exit_code": -9}
+    assert first.pop("time_s") <= second["time_s"]
+    assert first == {"number": 1, "event": "process died", "process": "binner", "exit_code": -9}
     assert second["event"] == "µ"
 
 
@@ -79,18 +81,18 @@ def test_a_torn_first_line_is_cut_off(run):
 
 
 def test_what_the_disk_does_not_take_is_written_later(run, monkeypatch, caplog):
-    append = runfolder._append
+    append = runfolder.append
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     run.note("one")
-    monkeypatch.setattr(runfolder, "_append", full)
+    monkeypatch.setattr(runfolder, "append", full)
     run.note("two")
     run.note("three")
     assert events(run) == ["one"]
     assert "the journal cannot be written now (No space left on device)" in caplog.text
-    monkeypatch.setattr(runfolder, "_append", append)
+    monkeypatch.setattr(runfolder, "append", append)
     run.note("four")
     run.note("five")
     assert events(run) == ["one", "two", "three", "four", "five"]
@@ -102,7 +104,7 @@ def test_a_sync_that_fails_leaves_no_half_line_and_no_line_twice(run, monkeypatc
 
     run.note("one")
     with monkeypatch.context() as context:
-        context.setattr(runfolder.os, "fsync", fails)
+        context.setattr(journal.os, "fdatasync", fails)
         run.note("two")
     assert events(run) == ["one"]
     run.note("three")

@@ -41,6 +41,7 @@ class Plain:
         self.fails = 0
         self.calls: list[str] = []
         self.cleared = 0
+        self.keeps: list[Fault] = []
         #: Whether its line is gone, and whether it stays so or another device answers when it is opened anew.
         self.lost = self.stays_lost = self.is_another = False
 
@@ -71,10 +72,11 @@ class Plain:
         self.safe += 1
 
     async def read_faults(self) -> list[Fault]:
-        return []
+        return self.keeps
 
     async def clear_faults(self) -> None:
         self.cleared += 1
+        self.keeps = []
 
 
 class Pump(Plain):
@@ -551,7 +553,6 @@ def test_a_torn_last_line_is_dropped_and_any_other_damage_is_told(tmp_path: Path
     journal = RunJournal(path, lambda: 1.0)
     journal.note("one")
     journal.note("two")
-    journal.close()
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
     assert [event["event"] for event in RunJournal(path, lambda: 2.0).events] == ["one"]
@@ -605,7 +606,7 @@ def test_a_driver_s_mistake_does_not_keep_the_others_from_being_made_safe(tmp_pa
         rig.valve.safe = 1
         rig.engine.abort()
 
-    rig, reason = ends(tmp_path, use)
+    rig, _reason = ends(tmp_path, use)
     assert rig.events("safe")[0]["failures"] == {"valve": "ZeroDivisionError: a mistake"}
 
 
@@ -700,5 +701,64 @@ def test_a_question_that_a_stop_cut_short_says_nothing(tmp_path: Path) -> None:
     async def check() -> str:
         raise Stopped("oven", "was stopped before it was done")
 
-    rig, reason = ends(tmp_path, suspenders=(Suspender("oven", check, abort=True),))
+    _rig, reason = ends(tmp_path, suspenders=(Suspender("oven", check, abort=True),))
     assert reason is EndReason.COMPLETED
+
+
+def test_the_operator_may_go_on_in_spite_of_a_suspender_that_yields(tmp_path: Path) -> None:
+    wrong = "valve: it is between two ports"
+
+    async def check() -> str:
+        return wrong
+
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        nonlocal wrong
+        await asyncio.sleep(40)
+        assert rig.engine.state is State.PAUSED
+        rig.engine.resume()
+        await asyncio.sleep(5)
+        assert rig.engine.state is State.RUNNING
+        wrong = "valve: it has no power"
+        await asyncio.sleep(60)
+        assert rig.engine.state is State.PAUSED
+        rig.engine.resume()
+
+    rig, reason = ends(tmp_path, use, suspenders=(Suspender("device", check, yields=True),))
+    assert reason is EndReason.COMPLETED
+    assert [event["why"] for event in rig.events("suspender")] == [
+        "valve: it is between two ports",
+        "",
+        "valve: it has no power",
+        "",
+    ]
+
+
+def test_resuming_clears_the_faults_that_devices_keep(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(10)
+        rig.oven.keeps = [Fault("33", "the sensor is open")]
+        await asyncio.sleep(100)
+        assert rig.engine.state is State.PAUSED
+        rig.engine.resume()
+
+    async def check() -> str:
+        return "; ".join([fault.text for device in rigs for fault in await device.read_faults()])
+
+    rigs: list[Plain] = []
+
+    async def watched(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        rigs.extend(rig.devices)
+        await use(rig, running)
+
+    rig, reason = ends(tmp_path, watched, suspenders=(Suspender("device", check),))
+    assert reason is EndReason.COMPLETED
+    assert [event["device"] for event in rig.events("faults cleared")] == ["oven"]
+
+
+def test_a_watch_that_fails_by_a_mistake_ends_the_run(tmp_path: Path) -> None:
+    async def check() -> str:
+        raise ZeroDivisionError("a mistake")
+
+    rig, reason = ends(tmp_path, suspenders=(Suspender("disk", check),))
+    assert reason is EndReason.CONTROLLER_ERROR
+    assert "disk can no longer be watched" in rig.engine.message

@@ -1,4 +1,4 @@
-"""A rig: a world of fluid, heat, light and motion, simulated devices on it, and the drivers that talk to them by bytes."""
+"""A rig: fluid, heat, light and motion, simulated devices on them, and the drivers that talk to those by bytes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _BAUDS = {"valve": 9600, "pump": 9600, "tec": 57600, "green": 115200, "red": 115
 
 
 class Eye:
-    """A camera that sees the light that there is, sharp at one height. It fails as a camera's driver does, when told."""
+    """A camera that sees the light that there is, sharp at one height. It fails as a driver of one does, when told."""
 
     width_px, height_px, bit_depth = WIDTH_PX, HEIGHT_PX, BIT_DEPTH
 
@@ -118,17 +118,6 @@ class Eye:
     async def stream(self, count: int) -> AsyncIterator[Frame]:
         for _ in range(count):
             yield await self.snap()
-
-
-class WatchedJournal(RunJournal):
-    """A journal that tells somebody of each event, once it is written."""
-
-    watcher: Callable[[dict[str, Any]], None] | None = None
-
-    def note(self, event: str, **facts: object) -> None:
-        super().note(event, **facts)
-        if self.watcher is not None:
-            self.watcher(self.events[-1])
 
 
 class Rig:
@@ -221,7 +210,7 @@ class Rig:
             await self.bench.stage.home()
 
     def engine(self, **options: Any) -> Engine:
-        journal = WatchedJournal(self.path, lambda: self.now_s)
+        journal = RunJournal(self.path, lambda: self.now_s)
         bench = self.bench
         if bench.stage is not None:
             optics = Optics(1.0, WIDTH_PX, HEIGHT_PX, BIT_DEPTH, FACTS.chip_um)
