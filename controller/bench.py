@@ -46,6 +46,7 @@ class Bench:
         flow_cell_port: The port of the pump's own valve that leads through the flow cell.
         waste_port: The one that leads to waste.
         waste_flow_ul_per_s: How fast the syringe is emptied.
+        lines: The names of the devices on each line, by the line's name, where that is not the device's.
     """
 
     pump: SyringePump | None = None
@@ -60,6 +61,7 @@ class Bench:
     flow_cell_port: str = "input"
     waste_port: str = "output"
     waste_flow_ul_per_s: float = 100.0
+    lines: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _reopening: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     def devices(self) -> Iterator[Device]:
@@ -82,8 +84,8 @@ class Bench:
                 yield device
 
     def named(self, name: str) -> list[Device]:
-        """The device of that name; none if it is the name of a line."""
-        return [device for device in self.devices() if device.name == name]
+        """The device of that name, or those on the line of that name: errors name the one or the other."""
+        return [device for device in self.devices() if device.name in (name, *self.lines.get(name, ()))]
 
     async def open(self) -> dict[str, Identity]:
         """Open every device; if one fails, close those that are open and raise.
@@ -140,8 +142,9 @@ class Bench:
         return await self._make_all_safe(self.devices())
 
     async def lights_out(self) -> dict[str, str]:
-        """Bring every laser into its safe state; see `make_safe`."""
-        return await self._make_all_safe(self.lasers.values())
+        """Bring every laser into its safe state; see `make_safe`, but by the names that recipes call them."""
+        failures = await self._make_all_safe(self.lasers.values())
+        return {name: failures[laser.name] for name, laser in self.lasers.items() if laser.name in failures}
 
     async def _make_all_safe(self, chosen: Iterable[Device]) -> dict[str, str]:
         devices = list(chosen)

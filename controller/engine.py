@@ -207,6 +207,7 @@ class Engine:
         self._ending: _Ended | None = None
         self._changed = asyncio.Event()
         self._emitting: dict[str, float] = {}
+        self._may_emit: set[str] = set()
         self._dark = False
         self._failed: dict[str, _Failure] = {}
         self._resumes = 0
@@ -389,15 +390,22 @@ class Engine:
             raise self._ending
 
     async def _lights_out(self) -> None:
-        """Let no laser emit while the run is held, whoever switched it on."""
+        """Let no laser emit while the run is held, whoever switched it on.
+
+        Raises:
+            _Ended: one that may emit is not known to be out.
+        """
         self._dark = True
         failures = await self.bench.lights_out()
-        if failures and self._ending is None:
-            raise _Ended(EndReason.DEVICE_FAULT, "; ".join(failures.values()))
+        alight = [failure for name, failure in failures.items() if name in self._may_emit]
+        if alight and self._ending is None:
+            raise _Ended(EndReason.DEVICE_FAULT, "; ".join(alight))
+        self._may_emit.clear()
 
     async def _lights_on(self) -> None:
         """Bring back the lights that the recipe has switched on, if they were put out."""
         if self._dark:
+            self._may_emit |= set(self._emitting)
             for name, power_mw in self._emitting.items():
                 await self.bench.lasers[name].set_power_mw(power_mw)
                 await self.bench.lasers[name].set_emission(True)
@@ -406,7 +414,7 @@ class Engine:
     # ---------------------------------------------------------------------------------------------------------- mending
 
     def _remember_failure(self, step: PlannedStep, error: DeviceError) -> None:
-        """Know what is to be mended; where an error names a line that devices share, all that the step needs."""
+        """Know what is to be mended; where an error names no device, all that the step needs."""
         for device in self.bench.named(error.device) or _devices_of(step.action, self.bench):
             failure = self._failed.setdefault(device.name, _Failure(device))
             failure.line_failed |= isinstance(error, LinkError)
@@ -441,6 +449,7 @@ class Engine:
     async def _attempt(self, step: PlannedStep) -> None:
         await self._mend()
         await self._lights_on()
+        self._may_emit |= _lights_of(step.action)
         await self._perform(step)
 
     async def _perform(self, step: PlannedStep) -> None:
@@ -607,6 +616,8 @@ class Engine:
         if self._ending is not None or self._holds.get(name) == why:
             return
         self._holds[name] = why
+        # What holds the run may have put lights out, or will.
+        self._dark = True
         self._changed.set()
         idempotent = self._current is not None and self._current.action.step_class == "idempotent"
         if self._action is not None and idempotent and name != "fault":
@@ -848,6 +859,18 @@ def _devices_of(action: Action, bench: Bench) -> Iterator[Device]:
         case Focus() | Image():
             devices = [bench.stage, bench.focus, bench.camera, *bench.lasers.values()]
     return (device for device in devices if device is not None)
+
+
+def _lights_of(action: Action) -> set[str]:
+    """The lasers that an action switches on."""
+    match action:
+        case Emission(device=name):
+            return {name}
+        case Focus(channel=channel):
+            return {channel.light}
+        case Image(channels=channels):
+            return {channel.light for channel in channels}
+    return set()
 
 
 def _reason_of(error: DeviceError) -> EndReason:

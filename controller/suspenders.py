@@ -123,7 +123,7 @@ def base_calls_taken(waiting: Callable[[], int], most: int, *, every_s: float = 
 def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspender:
     """Hold while a device reports a severe fault or does not answer, or until the operator resumes; see `Suspender`.
 
-    One lost answer is none.
+    One lost answer is none. A device whose line is gone is opened again by the engine, as soon as that works.
 
     Args:
         devices: All that the run needs.
