@@ -14,8 +14,8 @@ import pytest
 
 from cartoseq.controller.engine import EndReason
 from cartoseq.controller.ledger import Ledger
-from cartoseq.controller.runjournal import read_journal
 from cartoseq.controller.running import EndedEarly, Simulation, order, run_recipe, status
+from cartoseq.controller.runjournal import read_journal
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.streaming.errors import InputError, RunError
 
