@@ -9,6 +9,11 @@ later; a stroke of the pump is let finish, since a plunger that was stopped must
 in its own time, and what it lasted too long is noted. A *stop* ends the run as soon as the stroke under way is done. An
 *abort* breaks off everything at once. All endings bring every device into its safe state, each within its deadline.
 
+What failed is mended before its action is tried again, by the operator's `resume` or within the action's tries: a line
+that failed is opened anew, faults are cleared, a stage that has lost its place is homed, and a pump whose stroke nobody
+saw the end of is asked where its plunger is and then initialised. While the run is held no laser emits; where one
+cannot be put out, the run ends.
+
 Every event is in the journal, durable, before what follows it happens. So an engine that was killed finds by the
 journal, and by asking the devices, what was done; see `resume`.
 """
@@ -16,13 +21,15 @@ journal, and by asking the devices, what was done; see `resume`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from cartoseq.controller.actions import (
+    Action,
     AskOperator,
     Draw,
     Emission,
@@ -41,18 +48,24 @@ from cartoseq.controller.bench import SAFE_DEADLINE_S, Bench
 from cartoseq.controller.ledger import Ledger
 from cartoseq.controller.plan import Plan, PlannedStep
 from cartoseq.controller.runjournal import RunJournal
+from cartoseq.drivers.capabilities import Device
 from cartoseq.drivers.errors import (
     DeviceError,
+    DeviceFault,
+    Disconnected,
     InterlockOpen,
     LimitError,
     LinkError,
+    NotInitialized,
     OverTemperature,
+    Stopped,
 )
 from cartoseq.streaming.errors import RunError
 
 #: Plunger readings may be off by a step or so.
 VOLUME_TOLERANCE_UL: Final = 0.5
-_REST_POLL_S: Final = 0.1
+#: Longer than a step of the slowest plunger takes.
+_REST_POLL_S: Final = 1.0
 _REST_LIMIT_S: Final = 600.0
 
 
@@ -104,6 +117,8 @@ class Suspender:
         reason: How the run then ends.
         settle_s: For how long it must be right again before the run goes on.
         ask: Whether it then waits for the operator: a laser whose safety circuit was open is never on by itself again.
+        yields: Whether the operator's `resume` lets the run go on though it is not right: the next action may be what
+            makes it right, as a valve that lost its place finds it with its next turn. It holds again for what is new.
     """
 
     name: str
@@ -113,6 +128,7 @@ class Suspender:
     reason: EndReason = EndReason.DEVICE_FAULT
     settle_s: float = 5.0
     ask: bool = False
+    yields: bool = False
 
 
 @dataclass(frozen=True)
@@ -191,9 +207,13 @@ class Engine:
         self._ending: _Ended | None = None
         self._changed = asyncio.Event()
         self._emitting: dict[str, float] = {}
+        self._may_emit: set[str] = set()
         self._dark = False
+        self._failed: dict[str, _Failure] = {}
+        self._resumes = 0
         self._resumed: _Open | None = None
         self._pump_in_doubt = False
+        self._open_stroke: _Stroke | None = None
         self._safing: asyncio.Task[dict[str, str]] | None = None
 
     # ------------------------------------------------------------------------------------------------------- commands
@@ -209,8 +229,14 @@ class Engine:
             self.journal.note("pause asked for", when="at the next checkpoint")
 
     def resume(self) -> None:
-        """Go on, as far as the operator and faults hold the run; what a suspender holds goes on by itself."""
+        """Go on, as far as the operator and faults hold the run; what a suspender holds goes on by itself.
+
+        It is the operator's word that a cause is gone: faults that devices keep until they are cleared are cleared.
+        """
         self._deferred = False
+        self._resumes += 1
+        for laser in self.bench.lasers.values():  # a safety circuit that was open leaves a fault in some heads
+            self._failed.setdefault(laser.name, _Failure(laser)).has_fault = True
         for name in ("operator", "fault"):
             self._release(name)
 
@@ -268,6 +294,8 @@ class Engine:
             ended = end
         except DeviceError as error:
             # While devices were made ready; what an order to end breaks off then is no fault.
+            if self._ending is None:
+                self._note_fault(error)
             ended = self._ending or _Ended(_reason_of(error), str(error))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -287,7 +315,9 @@ class Engine:
         if self._safing is not None:
             await asyncio.wait([self._safing])
         failures = await self.bench.make_safe()
-        self.reason, self.message = ended.reason, ended.text
+        self.message = ended.text
+        await self._settle_at_the_end(failures)
+        self.reason = ended.reason
         self.state = State.ENDED
         self._holds.clear()
         self._try_to_note("safe", failures=failures)
@@ -310,7 +340,7 @@ class Engine:
         while True:
             await self._clear_to_go()
             self.journal.note("step", step=step.number, action=str(step.action), place=step.place)
-            self._action = asyncio.create_task(self._perform(step))
+            self._action = asyncio.create_task(self._attempt(step))
             try:
                 await self._action
             except asyncio.CancelledError:
@@ -322,7 +352,8 @@ class Engine:
                 tries -= 1
                 if self._ending is not None:
                     continue  # a stroke or move that the ending itself stopped
-                self._note_fault(step, error)
+                self._note_fault(error)
+                self._remember_failure(step, error)
                 if isinstance(error, LinkError) and tries > 0:
                     continue
                 if isinstance(error, LimitError) or step.on_fault == "abort":
@@ -341,10 +372,10 @@ class Engine:
         task = asyncio.current_task()
         return task is not None and not task.cancelling() and (self._ending is not None or bool(self._holds))
 
-    def _note_fault(self, step: PlannedStep, error: DeviceError) -> None:
+    def _note_fault(self, error: DeviceError) -> None:
         self.journal.note(
             "fault",
-            step=step.number,
+            step=self._current.number if self._current is not None else 0,
             device=error.device,
             kind=type(error).__name__,
             problem=error.problem,
@@ -353,38 +384,73 @@ class Engine:
 
     async def _clear_to_go(self) -> None:
         """Return when nothing holds the run; raise when it is to end."""
-        held = False
-        while self._holds and self._ending is None:
-            if not held:
-                held = True
-                self._enter(State.PAUSED, why=list(self._holds.values()))
-                await self._lights_out()
-            self._changed.clear()
-            await self._changed.wait()
+        if self._holds and self._ending is None:
+            await self._stand_by(lambda: bool(self._holds))
         if self._ending is not None:
             raise self._ending
-        if self._dark:
-            self._dark = False
-            await self._lights_on()
-        if held:
-            self._enter(State.RUNNING)
 
     async def _lights_out(self) -> None:
-        for name in self._emitting:
-            try:
-                await self.bench.lasers[name].set_emission(False)
-            except DeviceError as error:
-                raise _Ended(_reason_of(error), str(error)) from error
+        """Let no laser emit while the run is held, whoever switched it on.
+
+        Raises:
+            _Ended: one that may emit is not known to be out.
+        """
+        self._dark = True
+        failures = await self.bench.lights_out()
+        alight = [failure for name, failure in failures.items() if name in self._may_emit]
+        if alight and self._ending is None:
+            raise _Ended(EndReason.DEVICE_FAULT, "; ".join(alight))
+        self._may_emit.clear()
 
     async def _lights_on(self) -> None:
-        for name, power_mw in self._emitting.items():
-            try:
+        """Bring back the lights that the recipe has switched on, if they were put out."""
+        if self._dark:
+            self._may_emit |= set(self._emitting)
+            for name, power_mw in self._emitting.items():
                 await self.bench.lasers[name].set_power_mw(power_mw)
                 await self.bench.lasers[name].set_emission(True)
-            except DeviceError as error:
-                raise _Ended(_reason_of(error), str(error)) from error
+            self._dark = False
+
+    # ---------------------------------------------------------------------------------------------------------- mending
+
+    def _remember_failure(self, step: PlannedStep, error: DeviceError) -> None:
+        """Know what is to be mended; where an error names no device, all that the step needs."""
+        for device in self.bench.named(error.device) or _devices_of(step.action, self.bench):
+            failure = self._failed.setdefault(device.name, _Failure(device))
+            failure.line_failed |= isinstance(error, LinkError)
+            failure.has_fault |= isinstance(error, DeviceFault)
+            failure.lost_place |= isinstance(error, NotInitialized)
+
+    async def _mend(self) -> None:
+        """Bring back into service what failed.
+
+        Raises:
+            DeviceError: a device does not answer, or its fault comes back.
+        """
+        for name, failure in list(self._failed.items()):
+            if failure.line_failed:
+                await self._reopen(failure.device)
+                failure.line_failed = False
+            if failure.has_fault:
+                await failure.device.clear_faults()
+            if failure.lost_place and failure.device is self.bench.stage:
+                self.journal.note("home", device=name)
+                await self.bench.stage.home()
+            self._failed.pop(name, None)
+
+    async def _reopen(self, device: Device) -> None:
+        await self.bench.reopen(device)
+        self.journal.note("opened again", device=device.name)
+        if device is self.bench.pump:
+            self._pump_in_doubt = True
 
     # -------------------------------------------------------------------------------------------------------- actions
+
+    async def _attempt(self, step: PlannedStep) -> None:
+        await self._mend()
+        await self._lights_on()
+        self._may_emit |= _lights_of(step.action)
+        await self._perform(step)
 
     async def _perform(self, step: PlannedStep) -> None:
         bench = self.bench
@@ -434,7 +500,7 @@ class Engine:
             await laser.set_emission(False)
 
     async def _stand_by(self, held: Callable[[], bool]) -> None:
-        """Be paused within an action for as long as it is held."""
+        """Be paused, in the dark, for as long as it is held; the next action brings the lights back."""
         self._enter(State.PAUSED, why=list(self._holds.values()))
         await self._lights_out()
         while held() and self._ending is None:
@@ -461,10 +527,9 @@ class Engine:
         pump = self.bench.pump
         assert pump is not None
         way = "draw" if isinstance(action, Draw) else action.to
-        done_ul = self.ledger.delivered_ul.get(step.number, 0.0)
         if self._pump_in_doubt:
             await self._initialize_pump("its last stroke failed")
-        left_ul = action.volume_ul - done_ul
+        left_ul = action.volume_ul - self.ledger.delivered_ul.get(step.number, 0.0)
         if way != "draw":
             # After a fault, what the pump held went to waste with its initialisation.
             left_ul = min(left_ul, self.ledger.held_ul)
@@ -472,41 +537,78 @@ class Engine:
             return
         from_ul = await pump.plunger_ul()
         self.journal.note("stroke", step=step.number, way=way, from_ul=round(from_ul, 3), volume_ul=round(left_ul, 3))
+        reagent = action.reagent if isinstance(action, Draw) else ""
+        self._open_stroke = _Stroke(step.number, way, reagent, from_ul, left_ul)
         port = self.bench.waste_port if way == "waste" else self.bench.flow_cell_port
         stroke = pump.aspirate if way == "draw" else pump.dispense
         try:
             await stroke(left_ul, port, action.flow_ul_per_s)
         except BaseException:
-            # Broken off or failed: once at rest, the plunger tells how far it came, if it can be asked.
+            # Broken off or failed: once at rest, the plunger tells how far it came. If it cannot be asked now, the
+            # stroke stays open until it can.
             self._pump_in_doubt = True
-            delivered_ul = await self._moved_ul(from_ul, left_ul)
-            self._try_to_deliver(step, way, action, delivered_ul)
+            await self._try_to_settle()
             raise
-        self._deliver(step, way, action, left_ul)
+        self._open_stroke = None
+        self._account(step.number, way, reagent, left_ul)
 
-    async def _moved_ul(self, from_ul: float, most_ul: float) -> float:
+    async def _settle(self, *, at_rest: bool = False) -> float:
+        """Account for the stroke that is open by where the plunger is; return how much of it was moved.
+
+        Args:
+            at_rest: Whether the plunger is known to be at rest.
+
+        Raises:
+            DeviceError: the pump cannot be asked; the stroke stays open.
+        """
+        stroke, pump = self._open_stroke, self.bench.pump
+        if stroke is None:
+            return 0.0
+        assert pump is not None
+        plunger_ul = await pump.plunger_ul() if at_rest else await self._plunger_at_rest()
+        moved_ul = (plunger_ul - stroke.from_ul) * (1 if stroke.way == "draw" else -1)
+        moved_ul = min(stroke.volume_ul, max(0.0, moved_ul))
+        self._open_stroke = None
+        self._account(stroke.step, stroke.way, stroke.reagent, moved_ul)
+        return moved_ul
+
+    async def _try_to_settle(self) -> None:
+        """Stop the plunger and account for its stroke, if the pump answers in time."""
         pump = self.bench.pump
         assert pump is not None
+        stopped = False
         try:
-            async with asyncio.timeout(SAFE_DEADLINE_S):
-                await pump.stop()
-                moved_ul = abs(await pump.plunger_ul() - from_ul)
-        except (DeviceError, TimeoutError, asyncio.CancelledError):
-            return 0.0
-        return min(most_ul, moved_ul)
+            with contextlib.suppress(DeviceError, TimeoutError):
+                async with asyncio.timeout(SAFE_DEADLINE_S):
+                    await pump.stop()
+                    stopped = True
+            with contextlib.suppress(DeviceError, TimeoutError):
+                async with asyncio.timeout(SAFE_DEADLINE_S):
+                    await self._settle(at_rest=stopped)
+        except OSError as error:
+            self.message = f"the ledger could not be written: {error.strerror}"
 
-    def _deliver(self, step: PlannedStep, way: str, action: Draw | Push, volume_ul: float) -> None:
-        self._account(step.number, way, action.reagent if isinstance(action, Draw) else "", volume_ul)
+    async def _settle_at_the_end(self, failures: dict[str, str]) -> None:
+        """Account for a stroke that is still open, or say that it cannot be."""
+        pump = self.bench.pump
+        if self._open_stroke is None or pump is None:
+            return
+        try:
+            with contextlib.suppress(DeviceError, TimeoutError):
+                async with asyncio.timeout(SAFE_DEADLINE_S):
+                    await self._settle(at_rest=pump.name not in failures)
+        except OSError:
+            return  # the stroke is open in the journal as well
+        if (stroke := self._open_stroke) is not None:
+            text = f"how much of a stroke of {stroke.volume_ul:.1f} ul ({stroke.way}) was moved is not known"
+            self.message = f"{self.message} {text}".strip()
+            self._try_to_note(
+                "not accounted for", step=stroke.step, way=stroke.way, volume_ul=round(stroke.volume_ul, 3)
+            )
 
     def _account(self, step: int, way: str, reagent: str, volume_ul: float) -> None:
         self.ledger.add(step, way, volume_ul, reagent)
         self.journal.note("delivered", step=step, way=way, reagent=reagent, volume_ul=round(volume_ul, 3))
-
-    def _try_to_deliver(self, step: PlannedStep, way: str, action: Draw | Push, volume_ul: float) -> None:
-        try:
-            self._deliver(step, way, action, volume_ul)
-        except OSError as error:
-            self.message = f"the ledger could not be written: {error.strerror}"
 
     # -------------------------------------------------------------------------------------------------- holds and ends
 
@@ -551,30 +653,46 @@ class Engine:
         except OSError as error:
             self._ending = _Ended(EndReason.DISK_FULL, f"the journal cannot be written: {error.strerror}")
             self._changed.set()
+        except Exception as error:  # a run that is no longer watched must not go on
+            text = f"{suspender.name} can no longer be watched: {type(error).__name__}: {error}"
+            self._end(_Ended(EndReason.CONTROLLER_ERROR, text), at_once=True)
 
     async def _ask_on(self, suspender: Suspender) -> None:
         """Ask a suspender for ever; two lost answers in a row are a lost device."""
         fine_since_s: float | None = 0.0
-        wrong_before = ""
-        lost = 0
+        wrong_before = waived = ""
+        lost = resumes = 0
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(suspender.every_s)
             try:
                 wrong = await suspender.check()
                 lost = 0
+            except Stopped:
+                continue  # the device was just told to stop, or its line is opened anew
             except DeviceError as error:
                 lost += 1
                 wrong = str(error) if lost > 1 or not isinstance(error, LinkError) else ""
+                if isinstance(error, Disconnected):
+                    await self._try_to_reopen(error)
+            if wrong != waived:
+                waived = ""
             if wrong and suspender.abort:
                 self.journal.note("suspender", name=suspender.name, why=wrong)
                 self._end(_Ended(suspender.reason, wrong), at_once=True)
                 return
-            if wrong:
+            if wrong and not waived:
                 wrong_before = wrong
                 if suspender.name not in self._holds:
                     self.journal.note("suspender", name=suspender.name, why=wrong)
                     self._hold(suspender.name, wrong)
+                elif resumes != self._resumes:
+                    await self._clear_faults()
+                    if suspender.yields:
+                        waived = wrong
+                        self.journal.note("suspender", name=suspender.name, why="", waived=wrong)
+                        self._release(suspender.name)
+                resumes = self._resumes
                 fine_since_s = None
             elif suspender.name in self._holds:
                 fine_since_s = loop.time() if fine_since_s is None else fine_since_s
@@ -583,6 +701,19 @@ class Engine:
                     if suspender.ask:
                         self._hold("operator", f"it is right again, and waits for you to resume: {wrong_before}")
                     self._release(suspender.name)
+
+    async def _clear_faults(self) -> None:
+        for device in self.bench.devices():
+            with contextlib.suppress(DeviceError):
+                if any(fault.severe for fault in await device.read_faults()):
+                    await device.clear_faults()
+                    self.journal.note("faults cleared", device=device.name)
+
+    async def _try_to_reopen(self, error: DeviceError) -> None:
+        for device in self.bench.named(error.device):
+            with contextlib.suppress(DeviceError):
+                await self._reopen(device)
+                await device.clear_faults()
 
     # ------------------------------------------------------------------------------------------------ after a crash
 
@@ -601,7 +732,7 @@ class Engine:
         opened = _open_step(events, first + 1, self.journal.now_s)
         self._resumed = opened
         if opened is not None and opened.stroke is not None:
-            await self._settle_stroke(self.plan.steps[first], opened.stroke)
+            await self._settle_last_stroke(self.plan.steps[first], opened.stroke)
         if self.bench.pump is not None:
             # Nobody watched the plunger meanwhile: what it holds goes to waste, by the ledger as well.
             await self._plunger_at_rest()
@@ -609,20 +740,18 @@ class Engine:
         await self._restore(first)
         return first
 
-    async def _settle_stroke(self, step: PlannedStep, stroke: dict[str, Any]) -> None:
+    async def _settle_last_stroke(self, step: PlannedStep, noted: dict[str, Any]) -> None:
         """A stroke was under way when the engine died; the pump may have finished it. Ask it."""
-        pump = self.bench.pump
-        assert pump is not None
         assert isinstance(step.action, Draw | Push)
-        plunger_ul = await self._plunger_at_rest()
-        moved_ul = min(float(stroke["volume_ul"]), abs(plunger_ul - float(stroke["from_ul"])))
-        self._deliver(step, stroke["way"], step.action, moved_ul)
-        left_ul = float(stroke["volume_ul"]) - moved_ul
-        if left_ul > VOLUME_TOLERANCE_UL:
+        reagent = step.action.reagent if isinstance(step.action, Draw) else ""
+        volume_ul = float(noted["volume_ul"])
+        self._open_stroke = _Stroke(step.number, noted["way"], reagent, float(noted["from_ul"]), volume_ul)
+        moved_ul = await self._settle()
+        if volume_ul - moved_ul > VOLUME_TOLERANCE_UL:
             self._hold(
                 "operator",
-                f"a stroke was cut short: {moved_ul:.1f} of {float(stroke['volume_ul']):.1f} ul were moved; "
-                f"resume moves the other {left_ul:.1f} ul",
+                f"a stroke was cut short: {moved_ul:.1f} of {volume_ul:.1f} ul were moved; "
+                f"resume moves the other {volume_ul - moved_ul:.1f} ul",
             )
 
     async def _plunger_at_rest(self) -> float:
@@ -640,12 +769,19 @@ class Engine:
             before = now
 
     async def _initialize_pump(self, why: str) -> None:
-        assert self.bench.pump is not None
-        self.journal.note("initialize", device=self.bench.pump.name, why=why)
-        await self.bench.pump.initialize()
-        self._pump_in_doubt = False
-        if self.ledger.held_ul > 0:
-            self._account(0, "waste", "", self.ledger.held_ul)
+        pump = self.bench.pump
+        assert pump is not None
+        await self._settle()
+        self.journal.note("initialize", device=pump.name, why=why)
+        self._pump_in_doubt = True
+        held_ul = self.ledger.held_ul
+        if held_ul > 0:
+            # A stroke to waste: if it fails on its way, the plunger tells what went.
+            self._open_stroke = _Stroke(0, "waste", "", await pump.plunger_ul(), held_ul)
+        await pump.initialize()
+        self._pump_in_doubt, self._open_stroke = False, None
+        if held_ul > 0:
+            self._account(0, "waste", "", held_ul)
 
     async def _restore(self, done: int) -> None:
         """Bring valve, temperature and lights to where the steps that are done left them."""
@@ -665,7 +801,28 @@ class Engine:
             assert bench.temperature is not None
             await bench.temperature.set_target_c(target.action.temperature_c)
             self.target_c = target.action.temperature_c
-        await self._lights_on()
+        self._dark = True
+
+
+@dataclass
+class _Failure:
+    """What is to be mended of a device."""
+
+    device: Device
+    line_failed: bool = False
+    has_fault: bool = False
+    lost_place: bool = False
+
+
+@dataclass(frozen=True)
+class _Stroke:
+    """A stroke that was begun and is not accounted for; step 0 is an initialisation."""
+
+    step: int
+    way: str
+    reagent: str
+    from_ul: float
+    volume_ul: float
 
 
 @dataclass(frozen=True)
@@ -685,6 +842,35 @@ def _open_step(events: list[dict[str, Any]], number: int, now_s: float) -> _Open
     strokes = [e for e in events if e["event"] in ("stroke", "delivered") and e.get("step") == number]
     stroke = strokes[-1] if strokes and strokes[-1]["event"] == "stroke" else None
     return _Open(number, stroke, max(0.0, now_s - float(begun[-1]["time_s"])))
+
+
+def _devices_of(action: Action, bench: Bench) -> Iterator[Device]:
+    """The devices that an action needs."""
+    devices: list[Device | None] = []
+    match action:
+        case SelectReagent():
+            devices = [bench.valve]
+        case Draw() | Push():
+            devices = [bench.pump]
+        case Target() | Stable() | RegulationOff():
+            devices = [bench.temperature]
+        case Emission(device=name):
+            devices = [bench.lasers[name]]
+        case Focus() | Image():
+            devices = [bench.stage, bench.focus, bench.camera, *bench.lasers.values()]
+    return (device for device in devices if device is not None)
+
+
+def _lights_of(action: Action) -> set[str]:
+    """The lasers that an action switches on."""
+    match action:
+        case Emission(device=name):
+            return {name}
+        case Focus(channel=channel):
+            return {channel.light}
+        case Image(channels=channels):
+            return {channel.light for channel in channels}
+    return set()
 
 
 def _reason_of(error: DeviceError) -> EndReason:

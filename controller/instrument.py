@@ -523,6 +523,7 @@ def bench_of(instrument: Instrument, devices: Mapping[str, Device]) -> Bench:
         flow_cell_port=instrument.fluidics.flow_cell_port,
         waste_port=instrument.fluidics.waste_port,
         waste_flow_ul_per_s=instrument.fluidics.waste_flow_ul_per_s,
+        lines={line: tuple(name for name, _ in instrument.plugs(line)) for line in instrument.line},
     )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from cartoseq.controller.engine import EndReason, Suspender
-from cartoseq.drivers.capabilities import Device, Fault, Laser, TemperatureController
-from cartoseq.drivers.errors import Disconnected, LinkError
+from cartoseq.drivers.capabilities import Device, Laser, TemperatureController
+from cartoseq.drivers.errors import LinkError
 
 #: How far the flow cell may be off its target once it has been there.
 BAND_C: Final = 2.0
@@ -121,9 +121,9 @@ def base_calls_taken(waiting: Callable[[], int], most: int, *, every_s: float = 
 
 
 def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspender:
-    """Hold while a device reports a severe fault or does not answer; one lost answer is none.
+    """Hold while a device reports a severe fault or does not answer, or until the operator resumes; see `Suspender`.
 
-    A device whose line is gone is opened again, as soon as that works.
+    One lost answer is none. A device whose line is gone is opened again by the engine, as soon as that works.
 
     Args:
         devices: All that the run needs.
@@ -134,7 +134,7 @@ def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspend
         lost: LinkError | None = None
         for device in devices:
             try:
-                faults = [fault for fault in await _faults_of(device) if fault.severe]
+                faults = [fault for fault in await device.read_faults() if fault.severe]
             except LinkError as error:
                 lost = lost or error
                 continue
@@ -145,16 +145,7 @@ def devices_well(devices: Sequence[Device], *, every_s: float = 10.0) -> Suspend
             raise lost
         return ""
 
-    return Suspender("device", check, every_s, reason=EndReason.DEVICE_FAULT)
-
-
-async def _faults_of(device: Device) -> list[Fault]:
-    try:
-        return await device.read_faults()
-    except Disconnected:
-        await device.close()
-        await device.open()
-        return await device.read_faults()
+    return Suspender("device", check, every_s, reason=EndReason.DEVICE_FAULT, yields=True)
 
 
 def _and(names: Sequence[str]) -> str:

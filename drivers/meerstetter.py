@@ -289,14 +289,16 @@ class MeerstetterTec:
             await action.sleep(min(pause_s, deadline_s - now_s))
 
     async def read_faults(self) -> list[Fault]:
-        """The error in which it stands."""
+        """The error in which it stands, and regulation that is off though a target was set: it has restarted."""
         action = self._stops.begin()
         status = await self._read_int(STATUS, action)
         if status == STATUS_ERROR:
             fault = await self._fault(action)
             return [Fault(str(fault.code), fault.text)]
-        if status in (1, STATUS_RUN):
+        if status == STATUS_RUN or (status == 1 and self._wanted_c is None):
             return []
+        if status == 1:
+            return [Fault("off", f"regulation is off, though {self._wanted_c:g} °C were set: it may have restarted")]
         return [Fault(f"status {status}", f"the controller is {_STATUS_TEXT.get(status, 'in an unknown state')}")]
 
     async def clear_faults(self) -> None:

@@ -33,6 +33,7 @@ The control channel takes a JSON object a line over TCP on loopback, and answers
 
     {"do": "list"}
     {"do": "inspect", "device": "stage"}
+    {"do": "inspect"}               # the bench behind the devices: fluids, heat and light
     {"do": "inject", "device": "stage", "fault": "stall", "values": {"axis": "X", "position_um": 1500}}
     {"do": "clear", "device": "stage"}
     {"do": "schedule", "device": "stage", "faults": [{"fault": "drop", "on_command": 3}]}
@@ -151,12 +152,14 @@ class Rack:
         lines: By name; in memory, `hosts.MemoryHost` serves ``lines[name].server``.
         speed: Simulated seconds per second.
         control_port: Of the control channel; once it is served, the one that it has.
+        world: The bench that the devices act on.
     """
 
     devices: dict[str, SimulatedDevice]
     lines: dict[str, RackLine]
     speed: float = 1.0
     control_port: int = 0
+    world: World = field(default_factory=World)
     _control: asyncio.Server | None = field(default=None, repr=False)
     _clients: set[asyncio.StreamWriter] = field(default_factory=set, repr=False)
 
@@ -221,6 +224,8 @@ class Rack:
             raise ValueError(f"{what} takes no {', '.join(sorted(unknown))}")
         if what == "list":
             return {"devices": {name: self._about(name) for name in self.devices}}
+        if what == "inspect" and "device" not in request:
+            return {"time_s": now_s, "truth": self.world.inspect(now_s)}
         name = request.get("device")
         lines = [line for line in self.lines.values() if name in line.devices or line.name == name]
         if not lines:
@@ -340,7 +345,7 @@ def build(content: Mapping[str, Any], *, start_s: float = 0.0) -> Rack:
             own = _lines_of(entry, devices, shared[entry["name"]], ["device", number])
             _schedule(own[0].server, own[0].devices, entries, start_s)
             lines.update({line.name: line for line in own})
-    return Rack(devices, lines, float(speed), control_port)
+    return Rack(devices, lines, float(speed), control_port, world)
 
 
 def _world(tables: object) -> World:

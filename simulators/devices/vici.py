@@ -103,8 +103,8 @@ class ViciSim:
         self._equals = self._emt
         self._delay_ms = self._offset = self._count = 0
         self._port = self._selector.port or 1
-        #: Where it was, which way it turns, when it began and when it will be there.
-        self._way: tuple[int, int, float, float] = (self._port, 1, 0.0, 0.0)
+        #: Where it was, which way it turns and over how many ports, when it began and when it will be there.
+        self._way: tuple[int, int, int, float, float] = (self._port, 1, 0, 0.0, 0.0)
         self._buffer = b""
         self._out = Outbox()
 
@@ -252,7 +252,7 @@ class ViciSim:
         elif name == "SO" and value:
             self._offset = int(value)
         elif name == "LRN" and self._mode == 1 and not value:
-            self._way = (self._port, 1, now_s, now_s + _LEARN_S)
+            self._way = (self._port, 1, 0, now_s, now_s + _LEARN_S)
             self._selector.port = None
             self.world.at(now_s + _LEARN_S, lambda at_s: self._arrive(1))
             self._answer_move("LRN", now_s + _LEARN_S, 1)
@@ -277,7 +277,7 @@ class ViciSim:
         if "stuck" in self.disturbances or ahead == 0:
             return arrives_s
         self._count = (self._count + (ahead if self._mode == 3 else 1)) % 65536
-        self._way = (self._port, step, now_s, arrives_s)
+        self._way = (self._port, step, ahead, now_s, arrives_s)
         if "positioning_error" in self.disturbances:
             self.disturbances.end("positioning_error")
             target = 0
@@ -304,13 +304,12 @@ class ViciSim:
         return str(port) if self._emt else f"{port:02d}"
 
     def _is_turning(self, now_s: float) -> bool:
-        return now_s < self._way[3]
+        return now_s < self._way[4]
 
     def _shown_port(self, now_s: float) -> int:
         if not self._is_turning(now_s):
             return self._port
-        start, step, begin_s, end_s = self._way
-        ahead = (self._port - start) % self._n_ports or round((end_s - begin_s) / self._port_s)
+        start, step, ahead, begin_s, end_s = self._way
         passed = int((now_s - begin_s) / (end_s - begin_s) * ahead)
         return (start - 1 + step * passed) % self._n_ports + 1
 

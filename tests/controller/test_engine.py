@@ -17,9 +17,18 @@ from cartoseq.controller.plan import Facts, Plan, compile_recipe
 from cartoseq.controller.recipe import parse_recipe
 from cartoseq.controller.runjournal import RunJournal, read_journal
 from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceError, InterlockOpen, NotInitialized, ReplyTimeout, StallError, Stopped
+from cartoseq.drivers.errors import (
+    DeviceError,
+    DeviceFault,
+    Disconnected,
+    InterlockOpen,
+    NotInitialized,
+    ReplyTimeout,
+    StallError,
+    Stopped,
+)
 from cartoseq.simulators.clock import run_virtual
-from cartoseq.streaming.errors import CorruptionError
+from cartoseq.streaming.errors import CorruptionError, InputError
 
 
 class Plain:
@@ -31,27 +40,43 @@ class Plain:
         self.fail: DeviceError | None = None
         self.fails = 0
         self.calls: list[str] = []
+        self.cleared = 0
+        self.keeps: list[Fault] = []
+        #: Whether its line is gone, and whether it stays so or another device answers when it is opened anew.
+        self.lost = self.stays_lost = self.is_another = False
 
     def note(self, call: str) -> None:
+        self.hold_line()
         self.calls.append(call)
         if self.fail is not None and self.fails != 0:
             self.fails -= 1
             raise self.fail
 
+    def hold_line(self) -> None:
+        if self.lost:
+            raise Disconnected(self.name, "the line is gone")
+
     async def open(self) -> Identity:
+        if self.stays_lost:
+            raise Disconnected(self.name, "cannot be opened")
+        if self.is_another:
+            raise InputError(self.name, "expected an oven, found a kettle")
+        self.lost = False
         return Identity("nobody", self.name)
 
     async def close(self) -> None:
         pass
 
     async def make_safe(self) -> None:
+        self.hold_line()
         self.safe += 1
 
     async def read_faults(self) -> list[Fault]:
-        return []
+        return self.keeps
 
     async def clear_faults(self) -> None:
-        pass
+        self.cleared += 1
+        self.keeps = []
 
 
 class Pump(Plain):
@@ -88,6 +113,7 @@ class Pump(Plain):
         self._move, self.at_ul, self.initialized = None, 0.0, True
 
     async def plunger_ul(self) -> float:
+        self.hold_line()
         return self._now()
 
     async def _stroke(self, volume_ul: float, port: str, flow_ul_per_s: float) -> None:
@@ -101,6 +127,7 @@ class Pump(Plain):
         self._port = port
         self._move = (asyncio.get_running_loop().time(), self.at_ul, speed, end_ul)
         await asyncio.sleep(abs(end_ul - self.at_ul) / flow_ul_per_s)
+        self.hold_line()
         if self._stopped:
             raise Stopped(self.name, "stopped")
         self._now()
@@ -118,6 +145,7 @@ class Pump(Plain):
         await self._stroke(-volume_ul, port, flow_ul_per_s)
 
     async def stop(self) -> None:
+        self.hold_line()
         self._now()
         if self._move is not None:
             self._move, self.initialized, self._stopped = None, False, True
@@ -177,7 +205,7 @@ class Light(Plain):
 
     def __init__(self) -> None:
         super().__init__("green")
-        self.on = False
+        self.on = self.stays_lit = False
 
     async def set_power_mw(self, power_mw: float) -> None:
         self.note(f"power {power_mw:g}")
@@ -197,6 +225,9 @@ class Light(Plain):
 
     async def make_safe(self) -> None:
         await super().make_safe()
+        if self.stays_lit:
+            self.stays_lit = False
+            raise DeviceFault(self.name, "emission", "there is light after it was switched off")
         self.on = False
 
 
@@ -529,3 +560,205 @@ def test_a_torn_last_line_is_dropped_and_any_other_damage_is_told(tmp_path: Path
     with pytest.raises(CorruptionError, match="line 1"):
         RunJournal(path, lambda: 2.0)
     assert json.loads(whole.splitlines()[1])["number"] == 2
+
+
+def test_a_line_that_is_gone_is_opened_anew_and_the_action_tried_again(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        rig.oven.lost = True
+
+    rig, reason = ends(tmp_path, use, text=RECIPE.replace("verify = true", "verify = true\ntries = 2"))
+    assert reason is EndReason.COMPLETED
+    assert [event["device"] for event in rig.events("opened again")] == ["oven"]
+
+
+def test_a_line_that_answers_as_another_device_holds_the_run(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        rig.oven.lost, rig.oven.is_another = True, True
+        await asyncio.sleep(100)
+        assert rig.engine.state is State.PAUSED
+        rig.oven.is_another = False
+        rig.engine.resume()
+
+    text = RECIPE.replace("verify = true", 'verify = true\ntries = 2\non_fault = "pause"')
+    rig, reason = ends(tmp_path, use, text=text)
+    assert reason is EndReason.COMPLETED
+    assert [event["kind"] for event in rig.events("fault")] == ["Disconnected", "DeviceFault"]
+
+
+def test_a_device_whose_line_is_gone_is_opened_anew_to_be_made_safe(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(40)
+        rig.light.lost = True
+        rig.engine.abort()
+
+    rig, reason = ends(tmp_path, use)
+    assert reason is EndReason.ABORTED_BY_USER
+    assert rig.events("safe")[0]["failures"] == {}
+
+
+def test_a_driver_s_mistake_does_not_keep_the_others_from_being_made_safe(tmp_path: Path) -> None:
+    async def mistake() -> None:
+        raise ZeroDivisionError("a mistake")
+
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(40)
+        rig.valve.make_safe = mistake  # type: ignore[method-assign]
+        rig.valve.safe = 1
+        rig.engine.abort()
+
+    rig, _reason = ends(tmp_path, use)
+    assert rig.events("safe")[0]["failures"] == {"valve": "ZeroDivisionError: a mistake"}
+
+
+def test_a_stroke_whose_end_nobody_saw_is_accounted_for_when_the_pump_answers_again(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(40)
+        rig.pump.lost = True
+        await asyncio.sleep(100)
+        assert rig.engine.state is State.PAUSED
+        assert not [event for event in rig.events("delivered") if event["step"] == 5]
+        rig.engine.resume()
+
+    text = RECIPE.replace("volume_ul = 200", 'volume_ul = 200\non_fault = "pause"')
+    rig, reason = ends(tmp_path, use, text=text)
+    assert reason is EndReason.COMPLETED
+    assert rig.pump.calls[1:3] == ["aspirate 200 input", "initialize"], "the pump had finished it by itself"
+
+
+def test_a_stroke_that_cannot_be_accounted_for_is_told(tmp_path: Path) -> None:
+    async def main() -> Engine:
+        rig = Rig(tmp_path)
+        running = asyncio.create_task(rig.engine.run())
+        await asyncio.sleep(40)
+        rig.pump.lost = rig.pump.stays_lost = True
+        await running
+        return rig.engine
+
+    engine = run_virtual(main())
+    assert "a stroke of 200.0 ul (draw)" in engine.message
+    events = read_journal(engine.journal.path)
+    assert [event["volume_ul"] for event in events if event["event"] == "not accounted for"] == [200]
+    assert "pump" in next(event["failures"] for event in events if event["event"] == "safe")
+
+
+def test_no_light_is_on_while_the_run_waits_for_the_operator(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(500)
+        assert rig.engine.state is State.PAUSED
+        assert not rig.light.on
+        rig.engine.resume()
+        await asyncio.sleep(1)
+        assert rig.light.on
+
+    hold = '[[step]]\ndo = "hold"\nmessage = "load the chip"\n[[step]]\ndo = "incubate"\nduration_s = 60\n'
+    assert ends(tmp_path, use, text=RECIPE + hold)[1] is EndReason.COMPLETED
+
+
+def test_a_light_that_cannot_be_put_out_ends_a_held_run(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(40)
+        rig.light.stays_lit = True
+        rig.engine.pause(now=True)
+
+    rig, reason = ends(tmp_path, use)
+    assert reason is EndReason.DEVICE_FAULT
+    assert rig.events("safe")[0]["failures"] == {}, "the second time it went out"
+
+
+def test_a_light_that_does_not_come_back_holds_the_run_again(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(40)
+        rig.engine.pause(now=True)
+        await asyncio.sleep(100)
+        rig.light.fail, rig.light.fails = InterlockOpen("green", 26, "interlock open"), -1
+        rig.engine.resume()
+        await asyncio.sleep(10)
+        assert rig.engine.state is State.PAUSED
+        rig.light.fail = None
+        rig.engine.resume()
+
+    text = RECIPE.replace("duration_s = 60", 'duration_s = 60\non_fault = "pause"').replace(
+        'reagent = "mix"', 'reagent = "mix"\non_fault = "pause"'
+    )
+    rig, reason = ends(tmp_path, use, text=text)
+    assert reason is EndReason.COMPLETED
+    assert rig.light.cleared, "its fault was cleared before it was tried again"
+
+
+def test_a_device_that_fails_before_the_first_step_ends_the_run(tmp_path: Path) -> None:
+    async def main() -> EndReason:
+        rig = Rig(tmp_path)
+        rig.pump.fail, rig.pump.fails = StallError("pump", 9, "plunger overload"), -1
+        return await rig.engine.run()
+
+    assert run_virtual(main()) is EndReason.DEVICE_FAULT
+    assert [event["kind"] for event in read_journal(tmp_path / "journal.jsonl") if event["event"] == "fault"] == [
+        "StallError"
+    ]
+
+
+def test_a_question_that_a_stop_cut_short_says_nothing(tmp_path: Path) -> None:
+    async def check() -> str:
+        raise Stopped("oven", "was stopped before it was done")
+
+    _rig, reason = ends(tmp_path, suspenders=(Suspender("oven", check, abort=True),))
+    assert reason is EndReason.COMPLETED
+
+
+def test_the_operator_may_go_on_in_spite_of_a_suspender_that_yields(tmp_path: Path) -> None:
+    wrong = "valve: it is between two ports"
+
+    async def check() -> str:
+        return wrong
+
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        nonlocal wrong
+        await asyncio.sleep(40)
+        assert rig.engine.state is State.PAUSED
+        rig.engine.resume()
+        await asyncio.sleep(5)
+        assert rig.engine.state is State.RUNNING
+        wrong = "valve: it has no power"
+        await asyncio.sleep(60)
+        assert rig.engine.state is State.PAUSED
+        rig.engine.resume()
+
+    rig, reason = ends(tmp_path, use, suspenders=(Suspender("device", check, yields=True),))
+    assert reason is EndReason.COMPLETED
+    assert [event["why"] for event in rig.events("suspender")] == [
+        "valve: it is between two ports",
+        "",
+        "valve: it has no power",
+        "",
+    ]
+
+
+def test_resuming_clears_the_faults_that_devices_keep(tmp_path: Path) -> None:
+    async def use(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        await asyncio.sleep(10)
+        rig.oven.keeps = [Fault("33", "the sensor is open")]
+        await asyncio.sleep(100)
+        assert rig.engine.state is State.PAUSED
+        rig.engine.resume()
+
+    async def check() -> str:
+        return "; ".join([fault.text for device in rigs for fault in await device.read_faults()])
+
+    rigs: list[Plain] = []
+
+    async def watched(rig: Rig, running: asyncio.Task[EndReason]) -> None:
+        rigs.extend(rig.devices)
+        await use(rig, running)
+
+    rig, reason = ends(tmp_path, watched, suspenders=(Suspender("device", check),))
+    assert reason is EndReason.COMPLETED
+    assert [event["device"] for event in rig.events("faults cleared")] == ["oven"]
+
+
+def test_a_watch_that_fails_by_a_mistake_ends_the_run(tmp_path: Path) -> None:
+    async def check() -> str:
+        raise ZeroDivisionError("a mistake")
+
+    rig, reason = ends(tmp_path, suspenders=(Suspender("disk", check),))
+    assert reason is EndReason.CONTROLLER_ERROR
+    assert "disk can no longer be watched" in rig.engine.message

@@ -185,7 +185,7 @@ def test_a_device_that_is_lost_holds_the_run_and_one_lost_answer_does_not(
     assert reason is EndReason.COMPLETED
     assert len(said) == holds
     if said:
-        assert said[0]["why"].startswith("red: cannot be opened")
+        assert said[0]["why"].startswith("red: the line is gone")
 
 
 def test_a_full_disk_holds_the_run_until_there_is_room(tmp_path: Path) -> None:

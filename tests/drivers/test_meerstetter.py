@@ -340,7 +340,9 @@ def test_a_controller_that_restarts_by_itself_is_noticed_and_brought_back() -> N
         controller.table.update({104: 1, 108: 0, 1010: 20.0, 2010: 0})
         with pytest.raises(DeviceFault, match="regulation is off"):
             await waiting
+        assert [fault.code for fault in await tec.read_faults()] == ["off"]
         await tec.clear_faults()
+        assert await tec.read_faults() == []
         assert (controller.table[104], controller.table[108], controller.table[1010]) == (2, 1, 55.0)
 
     control(use, controller)

@@ -10,38 +10,14 @@ from typing import Any
 
 import pytest
 
-from cartoseq.controller.bench import Bench
 from cartoseq.controller.engine import EndReason, Engine
-from cartoseq.controller.ledger import Ledger
-from cartoseq.controller.plan import Facts, Plan, compile_recipe
-from cartoseq.controller.recipe import Recipe, parse_recipe
-from cartoseq.controller.runjournal import RunJournal, read_journal
-from cartoseq.drivers.capabilities import Range
-from cartoseq.drivers.cavro import CavroPump
-from cartoseq.drivers.cobolt import CoboltLaser
-from cartoseq.drivers.meerstetter import MeerstetterTec
-from cartoseq.drivers.obis import ObisLaser
-from cartoseq.drivers.transport import Transport
-from cartoseq.drivers.vici import ViciValve
+from cartoseq.controller.plan import compile_recipe
+from cartoseq.controller.recipe import parse_recipe
+from cartoseq.controller.runjournal import read_journal
 from cartoseq.simulators.clock import run_virtual
-from cartoseq.simulators.devices.cavro import CavroSim
-from cartoseq.simulators.devices.cobolt import CoboltSim
-from cartoseq.simulators.devices.meerstetter import MeerstetterSim
-from cartoseq.simulators.devices.obis import ObisSim
-from cartoseq.simulators.devices.vici import ViciSim
-from cartoseq.simulators.faults import FaultyLine
-from cartoseq.simulators.hosts import MemoryHost
-from cartoseq.simulators.world import World, make_world
 
-BARREL_UL = 500.0
-FACTS = Facts(
-    barrel_ul=BARREL_UL,
-    flow_ul_per_s=Range(1, 150),
-    ports=10,
-    temperature_c=Range(4, 80),
-    ramp_c_per_s=0.35,
-    lights_mw={"green": Range(1, 100), "red": Range(1, 100)},
-)
+from .rig import FACTS, Rig
+
 RECIPE = """\
 name = "two flows"
 [reagents]
@@ -86,76 +62,6 @@ volume_ul = 300
 flow_ul_per_s = 40
 times = 2
 """
-
-
-class Rig:
-    """A bench of simulated devices behind byte servers, and the drivers that talk to them."""
-
-    def __init__(self, path: Path, recipe: Recipe, plan: Plan) -> None:
-        self.path, self.plan = path / "journal.jsonl", plan
-        ports = {bottle.port: name for name, bottle in recipe.reagents.items()}
-        self.world: World = make_world(
-            {
-                "vessels": {
-                    **{name: {"volume_ul": bottle.loaded_ul} for name, bottle in recipe.reagents.items()},
-                    **{f"empty_{port}": {"volume_ul": 1} for port in range(1, 11) if port not in ports},
-                    "waste": {},
-                },
-                "selectors": {"inlets": {"ports": {port: ports.get(port, f"empty_{port}") for port in range(1, 11)}}},
-                "pipes": {"flow_cell": {"volume_ul": 80, "far": "inlets", "reagent": next(iter(recipe.reagents))}},
-                "syringes": {"pump": {"barrel_ul": BARREL_UL, "ports": {"I": "flow_cell", "O": "waste"}, "port": "O"}},
-                "plates": {"flow_cell_plate": {}},
-                "lasers": {
-                    "green": {"wavelength_nm": 532, "rated_mw": 150},
-                    "red": {"wavelength_nm": 640, "rated_mw": 150},
-                },
-            }
-        )
-        world = self.world
-        self.sims: dict[str, Any] = {
-            "pump": CavroSim("pump", world, syringe="pump"),
-            "valve": ViciSim("valve", world, selector="inlets", n_ports=10),
-            "tec": MeerstetterSim("tec", world, plates=["flow_cell_plate"], address=2),
-            "green": ObisSim("green", world, head="green"),
-            "red": CoboltSim("red", world, head="red"),
-        }
-        self.lines = {name: FaultyLine(sim) for name, sim in self.sims.items()}
-        bauds = {"pump": 9600, "valve": 9600, "tec": 57600, "green": 115200, "red": 115200}
-        self.hosts = {name: MemoryHost(self.lines[name], baud_rate=bauds[name]) for name in self.sims}
-        self.bench = self.drivers()
-
-    def drivers(self) -> Bench:
-        def line(name: str, silence_s: float = 0.05) -> Transport:
-            return Transport(name, self.hosts[name].connect, silence_s=silence_s)
-
-        return Bench(
-            pump=CavroPump(line("pump"), "pump", barrel_ul=BARREL_UL),
-            valve=ViciValve(line("valve"), "valve", n_ports=10),
-            temperature=MeerstetterTec(line("tec"), "tec", low_c=4, high_c=80),
-            lasers={
-                "green": ObisLaser(line("green"), "green", wavelength_nm=532, max_power_mw=100),
-                "red": CoboltLaser(line("red"), "red", wavelength_nm=640, max_power_mw=100),
-            },
-        )
-
-    def engine(self, **options: Any) -> Engine:
-        journal = RunJournal(self.path, lambda: asyncio.get_running_loop().time())
-        return Engine(self.plan, self.bench, journal, **options)
-
-    def true(self) -> dict[str, Any]:
-        return self.world.inspect(asyncio.get_running_loop().time())
-
-    def hold_true(self, recipe: Recipe, pushed_to: str = "") -> None:
-        """The ledger is true to the fluids within a microlitre, and everything is safe."""
-        ledger, true = Ledger.of(read_journal(self.path)), self.true()
-        drawn = dict(ledger.drawn_ul)
-        for name, bottle in recipe.reagents.items():
-            left_ul = float(true[f"{name}.volume_ul"])
-            pushed_ul = ledger.pushed_back_ul if name == pushed_to else 0.0
-            assert bottle.loaded_ul - left_ul == pytest.approx(drawn.get(name, 0.0) - pushed_ul, abs=1.0), name
-        assert true["waste.volume_ul"] == pytest.approx(ledger.waste_ul, abs=1.0)
-        for name in ("green", "red"):
-            assert not self.sims[name].inspect(asyncio.get_running_loop().time())["emitting"]
 
 
 def run_it(

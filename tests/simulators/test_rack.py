@@ -264,7 +264,7 @@ def test_a_cut_over_the_control_channel_reaches_the_client_at_once() -> None:
         ({}, "expected do = list, inspect, inject, clear or schedule, found None"),
         ({"do": ["list"]}, "expected do ="),
         ({"do": "list", "what": 1}, "list takes no what"),
-        ({"do": "inspect"}, "no device None; there are stage"),
+        ({"do": "inspect", "device": None}, "no device None; there are stage"),
         ({"do": "inspect", "device": ["x"]}, "no device"),
         ({"do": "inject", "device": "stage", "fault": "melt"}, "knows no fault 'melt'"),
         ({"do": "inject", "device": "stage", "fault": "stall"}, "needs axis"),

@@ -200,6 +200,8 @@ def test_other_faults() -> None:
     sim.inject("slow", 0.0, times=3)
     ask(sim, b"GO3\r", 0.0)
     assert sim.inspect(1.1)["turning"]
+    assert ask(sim, b"CP\r", 0.5) == b"CP01\r"
+    assert ask(sim, b"CP\r", 1.0) == b"CP02\r", "it is not there before it is there"
     sim.inject("power_off", 2.0)
     assert ask(sim, b"CP\r", 2.0) == b""
     sim.clear(3.0)
