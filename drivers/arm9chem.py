@@ -11,14 +11,14 @@ Source: the HiSeq projects pyseq2501 and PySeq2500. Not yet on hardware.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
 from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized, OverTemperature, Stopped
+from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized, OverTemperature
+from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
@@ -173,8 +173,7 @@ class Arm9Temperature:
         self._stable_c = stable_c
         self._gains = dict(gains or {})
         self._target_c: float | None = None
-        #: Set by `make_safe` and `disable`, which end whatever has begun before.
-        self._stopped = asyncio.Event()
+        self._actions = Actions(name)
         self._setting = asyncio.Lock()
 
     async def open(self) -> Identity:
@@ -201,7 +200,7 @@ class Arm9Temperature:
 
     async def make_safe(self) -> None:
         """Switch a flow cell's heater off at once; a chiller goes on cooling the reagents."""
-        self._end_others()
+        self._actions.stop()
         if self._part == "flow_cell":
             self._board.transport.interrupt(encode(self._off))
             await self._switch_off()
@@ -228,16 +227,15 @@ class Arm9Temperature:
                 self.name,
                 f"{temperature_c:g} °C was asked for, allowed is {self.limits_c.low:g} to {self.limits_c.high:g} °C",
             )
-        stopped = self._stopped
+        await self._actions.do(self._set_target(temperature_c))
+
+    async def _set_target(self, temperature_c: float) -> None:
         async with self._setting:
-            self._go_on(stopped)
             command = "FCTEMP" if self._part == "flow_cell" else "RETEMP"
             await self._board.order(f"{command}:{self._channel}:{round(float(temperature_c), 2)}")
-            self._go_on(stopped)
             self._target_c = temperature_c
             if self._part == "flow_cell":
                 await self._board.order(f"FCTEC:{self._channel}:1")
-                self._go_on(stopped)
 
     async def target_c(self) -> float:
         """The target that was set since the device was opened; the board does not tell it.
@@ -270,14 +268,14 @@ class Arm9Temperature:
             OverTemperature: it is far hotter than any target.
             Stopped: it was switched off meanwhile.
         """
-        target_c = await self.target_c()
-        stopped = self._stopped
+        await self._actions.do(self._wait_stable(await self.target_c(), tolerance_c, dwell_s, timeout_s))
+
+    async def _wait_stable(self, target_c: float, tolerance_c: float, dwell_s: float, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + timeout_s
         within_since_s: float | None = None
         while True:
             temperature_c = await self.temperature_c()
-            self._go_on(stopped)
             now_s = loop.time()
             if temperature_c > self._hottest_c:
                 raise OverTemperature(
@@ -300,17 +298,14 @@ class Arm9Temperature:
                     f"for {dwell_s:g} s",
                     wire=self._board.transport.dump(),
                 )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(_POLL_S, max(0.0, deadline_s - now_s))):
-                    await stopped.wait()
-            self._go_on(stopped)
+            await asyncio.sleep(min(_POLL_S, deadline_s - now_s))
 
     async def disable(self) -> None:
         """Switch a flow cell's heater off.
 
         For a chiller the board has no such command: it is set to its highest target, at which it cools least.
         """
-        self._end_others()
+        self._actions.stop()
         if self._part == "flow_cell":
             await self._switch_off()
         else:
@@ -322,14 +317,6 @@ class Arm9Temperature:
         async with self._setting:
             self._target_c = None
             await self._board.order(self._off)
-
-    def _end_others(self) -> None:
-        self._stopped.set()
-        self._stopped = asyncio.Event()
-
-    def _go_on(self, stopped: asyncio.Event) -> None:
-        if stopped.is_set():
-            raise Stopped(self.name, "was switched off meanwhile")
 
     @property
     def _off(self) -> str:

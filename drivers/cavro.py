@@ -15,8 +15,8 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from cartoseq.drivers import cavrocodec as codec
 from cartoseq.drivers.capabilities import Fault, Identity, Range
@@ -31,8 +31,9 @@ from cartoseq.drivers.errors import (
     PositionError,
     ReplyTimeout,
     StallError,
-    Stopped,
 )
+from cartoseq.drivers.motion import come_to_rest
+from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
@@ -45,7 +46,6 @@ _LOOK_S: Final = 5.0
 #: A stroke may take so much longer than its computed time, and so many seconds on top, for ramps.
 _SLACK: Final = 1.25
 _MARGIN_S: Final = 3.0
-_STOP_AGAIN_S: Final = 0.5
 _VALVE: Final[dict[DialectName, re.Pattern[str]]] = {
     "cavro": re.compile(r"[IOBE]|[IO][1-9][0-9]?"),
     "kloehn": re.compile(r"[IOB]"),
@@ -130,8 +130,9 @@ class CavroPump:
         per_unit_ul = barrel_ul / self._speed_units if self._speed_units > 0 else math.nan
         self.flow_ul_per_s = Range(speeds.low * per_unit_ul, min(speeds.high * per_unit_ul, max_flow_ul_per_s))
         self._initialized = False
-        self._action: asyncio.Task[None] | None = None
-        self._stopped = False
+        # Unlike a move of `Motion`, a stroke whose line fails is not halted: after a halt the pump must be initialised,
+        # and the stroke may not have begun.
+        self._actions = Actions(name, one_at_a_time=True, abandon=self._abandon, remedy=REINITIALIZE)
         self._check_settings(dialect)
 
     def _check_settings(self, dialect: DialectName) -> None:
@@ -229,7 +230,7 @@ class CavroPump:
             Busy: the pump is at work.
             Stopped: it was stopped meanwhile.
         """
-        await self._do(self._find_zero())
+        await self._actions.do(self._find_zero())
 
     async def plunger_ul(self) -> float:
         """Volume in the barrel, as the plunger's place tells it; also while it moves."""
@@ -262,7 +263,7 @@ class CavroPump:
             Busy: the pump is at work.
             Stopped: it was stopped meanwhile.
         """
-        await self._do(self._turn(self._valve(port)))
+        await self._actions.do(self._turn(self._valve(port)))
 
     async def stop(self) -> None:
         """Stop the plunger at once; a turn of the valve is finished. Strokes wait for `initialize` then.
@@ -271,55 +272,23 @@ class CavroPump:
             LinkError: it cannot be told, or asked.
             DeviceFault: it goes on.
         """
-        try:
-            self._halt()
-        finally:
-            if self._action is not None:
-                self._stopped = True
-                self._action.cancel()
-        loop = asyncio.get_running_loop()
-        begun_s = said_s = loop.time()
-        while True:
-            failure: LinkError | None = None
-            try:
-                if (await self._line.ask("Q")).ready:
-                    return
-            except Disconnected:
-                raise
-            except LinkError as error:
-                failure = error
-            if loop.time() - begun_s > self._valve_s + _MARGIN_S:
-                raise failure or self._overdue("it was told to stop", loop.time() - begun_s)
-            if loop.time() - said_s >= _STOP_AGAIN_S:
-                said_s = loop.time()
-                self._halt()
-            await asyncio.sleep(_POLL_S)
+        self._actions.stop()
+        self._halt()
+        await come_to_rest(self.name, self._is_at_work, self._halt, self._valve_s)
 
     # ----------------------------------------------------------------------------------------------------- the actions
-
-    async def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        """Do one thing at a time; a stop ends it, and who is cancelled stops the plunger."""
-        if self._action is not None:
-            action.close()
-            raise Busy(self.name, "is asked for a stroke during another", remedy="Await the first one, or stop it.")
-        self._stopped = False
-        self._action = asyncio.ensure_future(action)
-        try:
-            await self._action
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._stopped and not (caller is not None and caller.cancelling()):
-                raise Stopped(self.name, "was stopped before it was done", remedy=REINITIALIZE) from None
-            if not self._stopped and self._transport.is_open:
-                self._halt()
-            raise
-        finally:
-            self._action = None
 
     def _halt(self) -> None:
         """Write the stop. Raises `Disconnected`."""
         self._initialized = False
         self._line.halt()
+
+    def _abandon(self) -> None:
+        if self._transport.is_open:
+            self._halt()
+
+    async def _is_at_work(self) -> bool:
+        return not (await self._line.ask("Q")).ready
 
     async def _find_zero(self) -> None:
         self._initialized = False
@@ -363,7 +332,7 @@ class CavroPump:
         if not self._initialized:
             raise self._line.fault(codec.NOT_INITIALIZED)
         speed = round(flow_ul_per_s * self._speed_units / self.barrel_ul)
-        await self._do(self._move_by(direction * steps, valve, speed))
+        await self._actions.do(self._move_by(direction * steps, valve, speed))
 
     async def _move_by(self, steps: int, valve: str, speed: int) -> None:
         await self._must_be_ready()
@@ -445,7 +414,13 @@ class CavroPump:
                 return state.error
             if late:
                 self._halt()
-                raise self._overdue(f"it may take {allowed_s:.3g} s {what}", loop.time() - begun_s)
+                raise DeviceFault(
+                    self.name,
+                    "busy",
+                    f"still at work after {loop.time() - begun_s:.3g} s, though it may take {allowed_s:.3g} s {what}",
+                    remedy="Check its syringe and valve, and the steps and speeds in the instrument file.",
+                    wire=self._transport.dump(),
+                )
 
     async def _set_step_mode(self) -> None:
         if self._step_mode is not None and (await self._line.ask("Q")).ready:
@@ -478,15 +453,6 @@ class CavroPump:
             if error in self._dialect.uninitialized:
                 self._initialized = False
             raise self._line.fault(error)
-
-    def _overdue(self, why: str, after_s: float) -> DeviceFault:
-        return DeviceFault(
-            self.name,
-            "busy",
-            f"it is still at work after {after_s:.3g} s, though {why}",
-            remedy="Check its syringe and valve, and the steps and speeds in the instrument file.",
-            wire=self._transport.dump(),
-        )
 
     def _not_ours(self, why: str) -> DeviceFault:
         return DeviceFault(

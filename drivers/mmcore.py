@@ -85,13 +85,25 @@ class MicroManagerCore:
             DeviceFault: MMCore says that it failed.
             Disconnected: it is not open.
         """
-        core, thread = self._core, self._thread
-        if core is None or thread is None:
-            raise Disconnected(device, "is not open", remedy="Open the device first.")
+        core, thread = self._opened(device)
         try:
             return await asyncio.get_running_loop().run_in_executor(thread, lambda: work(core))
         except _ERRORS as error:
             raise DeviceFault(device, "Micro-Manager", str(error)) from error
+
+    def interrupt(self, device: str, work: Callable[[CMMCore], object]) -> None:
+        """Do something with the core once the call under way has ended, and wait for nothing, nor for its failure.
+
+        Args:
+            device: The device's name in messages.
+            work: What to do.
+
+        Raises:
+            Disconnected: it is not open.
+        """
+        core, thread = self._opened(device)
+        done = asyncio.get_running_loop().run_in_executor(thread, lambda: work(core))
+        done.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def identify(self, device: str, label: str, kind: int) -> Identity:
         """Say what stands behind a label, and hold that it is of a kind.
@@ -123,6 +135,11 @@ class MicroManagerCore:
         except DeviceFault as fault:
             return [Fault(str(fault.code), fault.text)]
         return []
+
+    def _opened(self, device: str) -> tuple[CMMCore, ThreadPoolExecutor]:
+        if self._core is None or self._thread is None:
+            raise Disconnected(device, "is not open", remedy="Open the device first.")
+        return self._core, self._thread
 
     def _load(self) -> Any:
         try:

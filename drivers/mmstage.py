@@ -5,20 +5,20 @@ Tested with Micro-Manager's demonstration stages. Not yet on hardware.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
 
 from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
-from cartoseq.drivers.errors import DeviceFault, LimitError, StallError
 from cartoseq.drivers.mmcore import MicroManagerCore
-from cartoseq.drivers.stops import Action, Stops
+from cartoseq.drivers.motion import POLL_S, SEARCH_POLL_S, Motion, await_rest, check_arrival, check_within
 from cartoseq.streaming.errors import InputError
+
+if TYPE_CHECKING:
+    from pymmcore import CMMCore
 
 _STAGE_DEVICE: Final = 5  # MM::StageDevice
 _XY_STAGE_DEVICE: Final = 6  # MM::XYStageDevice
-_MARGIN_S: Final = 2.0
-_POLL_S: Final = 0.02
 
 
 class MicroManagerStage:
@@ -53,7 +53,7 @@ class MicroManagerStage:
 
     async def close(self) -> None:
         """Let go of it."""
-        await self._axis.close()
+        await self._axis.core.close()
 
     async def make_safe(self) -> None:
         """Stop it."""
@@ -66,37 +66,32 @@ class MicroManagerStage:
             DeviceFault: the stage cannot, or does not come to rest in time.
             Stopped: it was stopped meanwhile.
         """
-        travel_um = max(axis.high - axis.low for axis in (self.limits.x_um, self.limits.y_um))
-        axis = self._axis
-        action = axis.stops.begin()
-        await axis.core.call(self.name, lambda core: core.home(axis.label))
-        # To a limit, and back to the reference.
-        await axis.rest(action, 2 * travel_um, first_s=0.0)
+        await self._axis.home(max(axis.high - axis.low for axis in (self.limits.x_um, self.limits.y_um)))
 
     async def position(self) -> XY:
         """Where it is."""
-        x_um, y_um = await self._axis.core.call(self.name, lambda core: core.getXYPosition(self._axis.label))
-        return XY(x_um, y_um)
+        return XY(*await self._axis.core.call(self.name, lambda core: core.getXYPosition(self._axis.label)))
 
     async def move_to(self, x_um: float, y_um: float) -> None:
         """Move, and return when it is at rest there.
 
         Raises:
-            LimitError: outside the limits; nothing was sent.
-            StallError: it came to rest elsewhere.
+            LimitError: the target is outside the travel; nothing was sent.
+            StallError: it came to rest on its way.
+            PositionError: it is somewhere else.
             DeviceFault: it refuses, or does not come to rest in time.
             Stopped: it was stopped meanwhile.
+            Busy: it moves already.
         """
-        if x_um not in self.limits.x_um or y_um not in self.limits.y_um:
-            raise LimitError(self.name, f"({x_um}, {y_um}) µm is outside the travel {self.limits}")
-        axis = self._axis
-        action = axis.stops.begin()
-        begin = await self.position()
-        action.check()
-        await axis.core.call(self.name, lambda core: core.setXYPosition(axis.label, x_um, y_um))
-        await axis.rest(action, max(abs(x_um - begin.x_um), abs(y_um - begin.y_um)))
-        end = await self.position()
-        axis.hold(max(abs(x_um - end.x_um), abs(y_um - end.y_um)), f"({x_um}, {y_um})", f"({end.x_um}, {end.y_um})")
+        check_within(self.name, "X", x_um, self.limits.x_um)
+        check_within(self.name, "Y", y_um, self.limits.y_um)
+        await self._axis.move_to(
+            {"X": x_um, "Y": y_um}, self._place_um, lambda core: core.setXYPosition(self._axis.label, x_um, y_um)
+        )
+
+    async def _place_um(self) -> dict[str, float]:
+        place = await self.position()
+        return {"X": place.x_um, "Y": place.y_um}
 
     async def stop(self) -> None:
         """Stop at once, wherever it is."""
@@ -144,7 +139,7 @@ class MicroManagerFocus:
 
     async def close(self) -> None:
         """Let go of it."""
-        await self._axis.close()
+        await self._axis.core.close()
 
     async def make_safe(self) -> None:
         """Stop it."""
@@ -158,21 +153,18 @@ class MicroManagerFocus:
         """Move, and return when it is at rest there.
 
         Raises:
-            LimitError: outside the limits; nothing was sent.
-            StallError: it came to rest elsewhere.
+            LimitError: the target is outside the travel; nothing was sent.
+            StallError: it came to rest on its way.
+            PositionError: it is somewhere else.
             DeviceFault: it refuses, or does not come to rest in time.
             Stopped: it was stopped meanwhile.
+            Busy: it moves already.
         """
-        if z_um not in self.limits_um:
-            raise LimitError(self.name, f"{z_um} µm is outside {self.limits_um.low} to {self.limits_um.high} µm")
-        axis = self._axis
-        action = axis.stops.begin()
-        begin_um = await self.position_um()
-        action.check()
-        await axis.core.call(self.name, lambda core: core.setPosition(axis.label, z_um))
-        await axis.rest(action, abs(z_um - begin_um))
-        end_um = await self.position_um()
-        axis.hold(abs(z_um - end_um), f"{z_um}", f"{end_um}")
+        check_within(self.name, "Z", z_um, self.limits_um)
+        await self._axis.move_to({"Z": z_um}, self._place_um, lambda core: core.setPosition(self._axis.label, z_um))
+
+    async def _place_um(self) -> dict[str, float]:
+        return {"Z": await self.position_um()}
 
     async def stop(self) -> None:
         """Stop at once, wherever it is."""
@@ -196,7 +188,7 @@ class _Axis:
             raise InputError(name, f"expected a speed and a tolerance above 0, found {speed_um_per_s}, {tolerance_um}")
         self.core = core
         self.label = label
-        self.stops = Stops(name)
+        self.motion = Motion(name, self._halt, self._is_moving)
         self._name = name
         self._speed_um_per_s = speed_um_per_s
         self._tolerance_um = tolerance_um
@@ -209,40 +201,35 @@ class _Axis:
             await self.core.close()
             raise
 
-    async def close(self) -> None:
-        self.stops.stop()
-        await self.core.close()
+    async def move_to(
+        self,
+        target_um: dict[str, float],
+        place_um: Callable[[], Awaitable[dict[str, float]]],
+        begin: Callable[[CMMCore], object],
+    ) -> None:
+        async def move() -> None:
+            start_um = await place_um()
+            distance_um = max(abs(to - start_um[axis]) for axis, to in target_um.items())
+            await self._do(begin, distance_um, POLL_S)
+            check_arrival(self._name, start_um, target_um, await place_um(), self._tolerance_um)
 
-    async def rest(self, action: Action, distance_um: float, *, first_s: float | None = None) -> None:
-        """Wait until it is at rest: sleep most of the time that the way takes, then ask."""
-        move_s = distance_um / self._speed_um_per_s
-        deadline_s = _now_s() + move_s + _MARGIN_S
-        # The speed is a lower bound, so half of it is slept at most.
-        await action.sleep(move_s / 2 if first_s is None else first_s)
-        while await self.core.call(self._name, lambda core: core.deviceBusy(self.label)):
-            if _now_s() > deadline_s:
-                await self.core.call(self._name, lambda core: core.stop(self.label))
-                raise DeviceFault(
-                    self._name,
-                    "busy",
-                    f"not at rest {move_s + _MARGIN_S:.3g} s after a move of {distance_um:.6g} µm began",
-                )
-            await action.sleep(_POLL_S)
-        action.check()
+        await self.motion.run(move())
+
+    async def home(self, travel_um: float) -> None:
+        # To a limit, and back to the reference.
+        await self.motion.run(self._do(lambda core: core.home(self.label), 2 * travel_um, SEARCH_POLL_S))
 
     async def stop(self) -> None:
-        action = self.stops.stop()
-        await self.core.call(self._name, lambda core: core.stop(self.label))
-        deadline_s = _now_s() + _MARGIN_S
-        while await self.core.call(self._name, lambda core: core.deviceBusy(self.label)):
-            if _now_s() > deadline_s:
-                raise DeviceFault(self._name, "busy", f"not at rest {_MARGIN_S} s after a stop")
-            await action.sleep(_POLL_S)
+        await self.motion.stop(0.0)
 
-    def hold(self, off_um: float, wanted: str, found: str) -> None:
-        if not off_um <= self._tolerance_um:
-            raise StallError(self._name, "position", f"expected {wanted} µm, found {found} µm at rest")
+    async def _do(self, begin: Callable[[CMMCore], object], distance_um: float, poll_s: float) -> None:
+        await self.core.call(self._name, begin)
+        # The speed is a lower bound, so it is asked from the start whether it is there.
+        expected_s = distance_um / self._speed_um_per_s
+        await await_rest(self._name, self._is_moving, self._halt, expected_s, poll_from_start_s=poll_s)
 
+    async def _is_moving(self) -> bool:
+        return await self.core.call(self._name, lambda core: core.deviceBusy(self.label))
 
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+    def _halt(self) -> None:
+        self.core.interrupt(self._name, lambda core: core.stop(self.label))

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from cartoseq.drivers.capabilities import Range
 from cartoseq.drivers.errors import (
-    Busy,
     DeviceError,
     DeviceFault,
     Disconnected,
@@ -24,8 +23,8 @@ from cartoseq.drivers.errors import (
     LinkError,
     PositionError,
     StallError,
-    Stopped,
 )
+from cartoseq.drivers.stops import Actions
 from cartoseq.streaming.errors import InputError
 
 #: A move may take so much longer than its computed time, and so many seconds on top.
@@ -210,6 +209,46 @@ async def await_rest(
         await asyncio.sleep(poll_from_start_s or POLL_S)
 
 
+async def come_to_rest(
+    device: str, is_moving: Callable[[], Awaitable[bool]], halt: Callable[[], None], limit_s: float
+) -> None:
+    """Return when a device that was stopped says that it is at rest; a line that fails meanwhile is borne.
+
+    Args:
+        device: The device's name.
+        is_moving: Asks it.
+        halt: Stops it; said again now and then, since the stop may have been lost.
+        limit_s: How long it may take to slow down.
+
+    Raises:
+        DeviceFault: it goes on moving.
+        LinkError: it cannot be told, or asked.
+    """
+    loop = asyncio.get_running_loop()
+    begun_s = said_s = loop.time()
+    while True:
+        failure: LinkError | None = None
+        try:
+            if not await is_moving():
+                return
+        except Disconnected:
+            raise
+        except LinkError as error:
+            failure = error
+        now_s = loop.time()
+        if now_s - begun_s > SLACK * limit_s + MARGIN_S:
+            raise failure or DeviceFault(
+                device,
+                "moving",
+                f"still moving {now_s - begun_s:.3g} s after it was told to stop",
+                remedy="Cut its power by the emergency switch.",
+            )
+        if now_s - said_s >= _STOP_AGAIN_S:
+            said_s = now_s
+            halt()
+        await asyncio.sleep(POLL_S)
+
+
 class Motion:
     """The move that a device is doing, one at a time, and how it is ended.
 
@@ -223,8 +262,7 @@ class Motion:
         self._device = device
         self._halt = halt
         self._is_moving = is_moving
-        self._task: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._actions = Actions(device, one_at_a_time=True, abandon=self._abandon)
 
     async def run(self, move: Coroutine[Any, Any, None]) -> None:
         """Do a move to its end.
@@ -233,24 +271,11 @@ class Motion:
             Busy: another is under way; nothing was done.
             Stopped: `stop` ended it.
         """
-        if self._task is not None:
-            move.close()
-            raise Busy(self._device, "is asked to move while it moves", remedy="Await the first move, or stop it.")
-        self._stopped = False
-        self._task = asyncio.ensure_future(move)
         try:
-            await self._task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._stopped and not (caller and caller.cancelling()):
-                raise Stopped(self._device, "the move was stopped before its end") from None
-            self._abandon()
-            raise
+            await self._actions.do(move)
         except LinkError:
             self._abandon()
             raise
-        finally:
-            self._task = None
 
     async def stop(self, limit_s: float) -> None:
         """Stop at once, end the move that is awaited, and return when the device says that it is at rest.
@@ -262,13 +287,9 @@ class Motion:
             DeviceFault: it goes on moving.
             LinkError: it cannot be told, or asked.
         """
-        try:
-            self._halt()
-        finally:
-            if self._task is not None:
-                self._stopped = True
-                self._task.cancel()
-        await self._come_to_rest(limit_s)
+        self._actions.stop()
+        self._halt()
+        await come_to_rest(self._device, self._is_moving, self._halt, limit_s)
 
     async def rest(self, limit_s: float) -> None:
         """Stop what still moves from before, and return when it is at rest; at rest, nothing is sent.
@@ -278,35 +299,9 @@ class Motion:
         """
         if await self._is_moving():
             self._halt()
-            await self._come_to_rest(limit_s)
-
-    async def _come_to_rest(self, limit_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        begun_s = said_s = loop.time()
-        while True:
-            failure: LinkError | None = None
-            try:
-                if not await self._is_moving():
-                    return
-            except Disconnected:
-                raise
-            except LinkError as error:
-                failure = error
-            now_s = loop.time()
-            if now_s - begun_s > SLACK * limit_s + MARGIN_S:
-                raise failure or DeviceFault(
-                    self._device,
-                    "moving",
-                    f"still moving {now_s - begun_s:.3g} s after it was told to stop",
-                    remedy="Cut its power by the emergency switch.",
-                )
-            if now_s - said_s >= _STOP_AGAIN_S:
-                said_s = now_s
-                self._halt()
-            await asyncio.sleep(POLL_S)
+            await come_to_rest(self._device, self._is_moving, self._halt, limit_s)
 
     def _abandon(self) -> None:
-        """Stop what can no longer be watched, unless it was stopped already or cannot be told."""
-        if not self._stopped:
-            with contextlib.suppress(Disconnected):
-                self._halt()
+        """Stop what can no longer be watched, unless it cannot be told."""
+        with contextlib.suppress(Disconnected):
+            self._halt()

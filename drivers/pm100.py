@@ -13,7 +13,7 @@ from typing import Final
 from cartoseq.drivers.capabilities import Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, LimitError
 from cartoseq.drivers.scpi import Scpi, ScpiSession, parse_number
-from cartoseq.drivers.stops import Stops
+from cartoseq.drivers.transport import repeat
 from cartoseq.streaming.errors import InputError
 
 POWER_SENSOR: Final = 1
@@ -68,7 +68,6 @@ class ThorlabsPowerMeter:
         self.name = name
         self.wavelength_limits_nm = Range(0.0, 0.0)
         self._scpi = Scpi(session, name)
-        self._stops = Stops(name)
         self._average_count = average_count
         self._settable = False
 
@@ -101,7 +100,6 @@ class ThorlabsPowerMeter:
 
     async def close(self) -> None:
         """Let go of it."""
-        self._stops.stop()
         await self._scpi.close()
 
     async def make_safe(self) -> None:
@@ -153,7 +151,7 @@ class ThorlabsPowerMeter:
         return await self._scpi.ask("SYST:SENS:IDN?", parse_head)
 
     async def _set(self, *commands: str) -> None:
-        await self._stops.begin().repeat(lambda: self._scpi.tell(*commands))
+        await repeat(lambda: self._scpi.tell(*commands))
 
     def _fault(self, code: str, text: str) -> DeviceFault:
         return DeviceFault(self.name, code, text, wire=self._scpi.session.dump())

@@ -13,11 +13,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LimitError, LinkError, Stopped
+from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LimitError, LinkError
+from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
@@ -92,8 +92,7 @@ class SmdLaser:
         self._next_s = -math.inf
         self._spaced = asyncio.Lock()
         self._setting = asyncio.Lock()
-        self._actions: set[asyncio.Task[None]] = set()
-        self._stops = 0
+        self._actions = Actions(name)
 
     async def open(self) -> Identity:
         """Connect and identify; the light stays as it is.
@@ -131,9 +130,7 @@ class SmdLaser:
             LinkError: it cannot be told, or asked.
             DeviceFault: it stays on.
         """
-        self._stops += 1
-        for action in self._actions:
-            action.cancel()
+        self._actions.stop()
         try:
             # This one may be swallowed, if something went out just before: it is said again below.
             self._transport.interrupt(encode("OFF"))
@@ -167,7 +164,7 @@ class SmdLaser:
             raise LimitError(
                 self.name, f"{power_mw:g} mW were asked for, allowed is 0 to {self.power_limits_mw.high:g} mW"
             )
-        await self._do(self._set_power(round(power_mw)))
+        await self._actions.do(self._set_power(round(power_mw)))
 
     async def power_mw(self) -> float:
         """The power that it measures."""
@@ -181,7 +178,7 @@ class SmdLaser:
             DeviceFault: it does not go off, or does not get to its power.
             Stopped: it was switched off meanwhile.
         """
-        await self._do(self._emit(on))
+        await self._actions.do(self._emit(on))
 
     async def is_emitting(self) -> bool:
         """Whether it is on by its own status, and measures light."""
@@ -195,21 +192,6 @@ class SmdLaser:
         return not (self._set_mw and await self._is_enabled() and await self._measured_mw() == 0)
 
     # ----------------------------------------------------------------------------------------------------- the actions
-
-    async def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        """Do something that `make_safe` ends: once it was called, nothing of this goes out any more."""
-        stops = self._stops
-        task = asyncio.ensure_future(action)
-        self._actions.add(task)
-        try:
-            await task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._stops != stops and not (caller is not None and caller.cancelling()):
-                raise Stopped(self.name, "was switched off meanwhile") from None
-            raise
-        finally:
-            self._actions.discard(task)
 
     async def _set_power(self, power_mw: int) -> None:
         async with self._setting:

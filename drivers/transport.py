@@ -16,9 +16,11 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from cartoseq.drivers.errors import Disconnected, FramingError, Interrupted, LinkError, ReplyTimeout
+
+T = TypeVar("T")
 
 #: Given what has come so far: where the first whole reply begins and ends, or nothing while there is none. What lies
 #: before it is noise. May raise `ValueError` where no reply can begin like this.
@@ -79,6 +81,25 @@ def lines(terminator: bytes) -> Framer:
 def anything(_frame: bytes) -> bool:
     """Accept any frame."""
     return True
+
+
+async def repeat(exchange: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
+    """Do an exchange, and again where the line failed: for queries, and commands that change nothing by being repeated.
+
+    Args:
+        exchange: One exchange.
+        tries: How often in all.
+
+    Raises:
+        LinkError: the last one's; that of a line that is gone at once.
+    """
+    while True:
+        tries -= 1
+        try:
+            return await exchange()
+        except LinkError as error:
+            if tries <= 0 or isinstance(error, Disconnected):
+                raise
 
 
 class Transport:
@@ -171,16 +192,14 @@ class Transport:
         Raises:
             LinkError: no sound reply came, at the last try.
         """
-        while True:
-            tries -= 1
-            try:
-                async with self._turn:
-                    if self._in_doubt:
-                        await self._bring_in_step()
-                    return await self._ask(command, framer, timeout_s, accept)
-            except LinkError as error:
-                if tries <= 0 or isinstance(error, Disconnected):
-                    raise
+
+        async def once() -> bytes:
+            async with self._turn:
+                if self._in_doubt:
+                    await self._bring_in_step()
+                return await self._ask(command, framer, timeout_s, accept)
+
+        return await repeat(once, tries=tries)
 
     async def send(self, command: bytes) -> None:
         """Send a command that has no reply.
