@@ -6,13 +6,14 @@ Tested with Micro-Manager's demonstration camera. Not yet on hardware.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cartoseq.drivers.capabilities import Fault, Frame, Identity, Region
-from cartoseq.drivers.errors import DeviceFault, LimitError, Stopped
+from cartoseq.drivers.errors import DeviceError, DeviceFault, LimitError, Stopped
 from cartoseq.drivers.mmcore import MicroManagerCore
 from cartoseq.drivers.stops import Actions
 from cartoseq.streaming.errors import InputError
@@ -93,7 +94,11 @@ class MicroManagerCamera:
     async def close(self) -> None:
         """Let go of it."""
         self._actions.stop()
-        await self._core.close()
+        try:
+            with contextlib.suppress(DeviceError):  # it may be gone
+                await self._core.call(self.name, self._end)
+        finally:
+            await self._core.close()
 
     async def make_safe(self) -> None:
         """End a stream."""
@@ -201,7 +206,7 @@ class MicroManagerCamera:
         poll_s = min(max(exposure_s / 4, _SHORTEST_POLL_S), _LONGEST_POLL_S)
         first, self._number = self._number, self._number + count
         began_s = _now_s()
-        await self._core.call(self.name, lambda core: core.startSequenceAcquisition(self._label, count, 0, True))
+        await self._core.call(self.name, lambda core: self._core.sequences.begin(core, self._label, count))
         try:
             for expected in range(count):
                 if self._actions.stops != stops:
@@ -269,8 +274,7 @@ class MicroManagerCamera:
         return pixels, {key: metadata.GetSingleTag(key).GetValue() for key in metadata.GetKeys()}
 
     def _end(self, core: CMMCore) -> None:
-        if core.isSequenceRunning(self._label):
-            core.stopSequenceAcquisition(self._label)
+        self._core.sequences.end(core, self._label)
 
     # --------------------------------------------------------------------------------------------------- from the loop
 

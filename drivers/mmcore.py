@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cartoseq.drivers.capabilities import Fault, Identity
 from cartoseq.drivers.errors import DeviceFault, Disconnected
+from cartoseq.drivers.mmsequence import Sequences
 from cartoseq.streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class MicroManagerCore:
 
     def __init__(self, name: str, configuration: Path | str, *, adapter_folders: Sequence[Path | str] = ()) -> None:
         self.name = name
+        self.sequences = Sequences()
         self._configuration = Path(configuration)
         self._adapter_folders = [str(folder) for folder in adapter_folders]
         self._core: CMMCore | None = None
