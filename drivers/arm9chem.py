@@ -16,13 +16,11 @@ import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized, OverTemperature
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 Part = Literal["flow_cell", "chiller"]
 
@@ -77,8 +75,7 @@ class _Board:
     async def open(self) -> Identity:
         """Share the line; the first to open it initialises the board."""
         first = not self.transport.is_open
-        await self.transport.open()
-        try:
+        async with self.transport.opening():
             fields = await self.ask("?IDN", r"[^:]*")
             parts = fields[0].split(",")
             if len(parts) < 4 or "Fluidics Controller" not in parts[1]:
@@ -91,9 +88,6 @@ class _Board:
                 )
             if first:
                 await self.order("INIT")
-        except BaseException:
-            await self.transport.close()
-            raise
         return Identity(parts[0], parts[1], firmware=parts[3], notice=NOTICE)
 
     async def ask(self, query: str, pattern: str) -> list[str]:

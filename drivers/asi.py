@@ -16,7 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import DeviceFault, LinkError, Stopped
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
@@ -26,15 +26,13 @@ from cartoseq.drivers.motion import (
     check_arrival,
     check_within,
     common_range,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.drivers.transport import Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 
-NOTICE: Final = "this driver has not met its hardware yet"
 HALT: Final = b"\\\r"
 UNITS_PER_UM: Final = 10
 REFUSALS: Final = {
@@ -139,7 +137,7 @@ class AsiController:
         if any(not re.fullmatch("[A-Z]", axis) for axis in self.axes) or len(set(self.axes)) != len(self.axes):
             raise InputError(name, f"expected different letters as axes, found {', '.join(axes)}")
         if transport.probe is None:
-            transport.probe = Probe(b"/\r", _FRAME, lambda frame: _understood(_text(frame), parse_busy), _REPLY_S)
+            transport.probe = Probe(b"/\r", _FRAME, lambda frame: is_understood(parse_busy, _text(frame)), _REPLY_S)
 
     async def ask(self, command: str, parse: Callable[[str], T], *, tries: int = _TRIES) -> T:
         """Send a command and return what its reply means.
@@ -153,7 +151,7 @@ class AsiController:
             command.encode() + b"\r",
             _FRAME,
             timeout_s=_REPLY_S,
-            accept=lambda frame: bool(_REFUSED.search(_text(frame))) or _understood(_text(frame), parse),
+            accept=lambda frame: bool(_REFUSED.search(_text(frame))) or is_understood(parse, _text(frame)),
             tries=tries,
         )
         refused = _REFUSED.search(_text(frame))
@@ -263,8 +261,7 @@ class _AsiAxes:
     async def open(self) -> Identity:
         controller = self.controller
         in_use = controller.transport.is_open
-        await controller.transport.open()
-        try:
+        async with controller.transport.opening("an ASI MS-2000 or Tiger"):
             identity = await controller.identify()
             for word, value in self._settings.items():
                 if value is not None:
@@ -282,12 +279,6 @@ class _AsiAxes:
                 self._acceleration_s[axis] = max(await controller.setting("AC", axis), 1) / 1000
             if controller.asks_each_axis or not in_use:
                 await self.motion.rest(max(self._acceleration_s.values()))
-        except LinkError as error:
-            await controller.transport.close()
-            raise not_this_device(error, "an ASI MS-2000 or Tiger") from error
-        except BaseException:
-            await controller.transport.close()
-            raise
         return identity
 
     async def move_to(self, target_um: dict[str, float]) -> None:
@@ -542,11 +533,3 @@ class AsiFocus:
 
 def _text(frame: bytes) -> str:
     return frame.decode("latin-1")
-
-
-def _understood(text: str, parse: Callable[[str], object]) -> bool:
-    try:
-        parse(text)
-    except ValueError:
-        return False
-    return True

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cartoseq.drivers import cavrocodec as codec
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.cavrocodec import DialectName, Framing
 from cartoseq.drivers.cavroline import REINITIALIZE, CavroLine
 from cartoseq.drivers.errors import (
@@ -37,7 +37,6 @@ from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 PORTS: Final = {"input": "I", "output": "O", "bypass": "B"}
 
 _POLL_S: Final = 0.05
@@ -167,21 +166,17 @@ class CavroPump:
         """
         if self._framing == "oem" and self._transport.probe is not None:
             raise InputError(self.name, "the line has a probe, expected none with OEM framing")
-        await self._transport.open()
-        try:
-            return await self._identify()
-        except ReplyTimeout as error:
-            await self._transport.close()
-            raise ReplyTimeout(
-                self.name,
-                error.problem,
-                remedy=f"Check its power, its cable, its baud rate, its address switch (expected {self._switch:X}), "
-                f"and whether it is set to {self._framing.upper()} framing.",
-                wire=error.wire,
-            ) from error
-        except BaseException:
-            await self._transport.close()
-            raise
+        async with self._transport.opening():
+            try:
+                return await self._identify()
+            except ReplyTimeout as error:
+                raise ReplyTimeout(
+                    self.name,
+                    error.problem,
+                    remedy="Check its power, its cable, its baud rate, its address switch "
+                    f"(expected {self._switch:X}), and whether it is set to {self._framing.upper()} framing.",
+                    wire=error.wire,
+                ) from error
 
     async def _identify(self) -> Identity:
         self._initialized = False

@@ -14,15 +14,13 @@ import re
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, LimitError, OverTemperature
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 FAULT_TEXT: Final = {
     1: "a temperature is out of range",
@@ -147,8 +145,8 @@ class CoboltLaser:
             DeviceFault: it is no Cobolt, or refuses.
             InputError: it cannot emit a power that the instrument file allows.
         """
-        await self._transport.open()
-        try:
+        self._transport.probe = None  # until its serial number is known
+        async with self._transport.opening():
             serial_number = await self._ask("sn?", parse_text)
             expected = serial_number.encode("latin-1") + b"\r\n"
             self._transport.probe = Probe(b"sn?\r", frame_line, lambda frame: frame == expected, _REPLY_S)
@@ -169,10 +167,6 @@ class CoboltLaser:
             self.power_limits_mw = Range(self.power_limits_mw.low, min(high_mw, self.power_limits_mw.high))
             if await self._ask("gam?", parse_code) != 1:
                 await self._tell("cp")
-        except BaseException:
-            self._transport.probe = None
-            await self._transport.close()
-            raise
         return identity
 
     async def close(self) -> None:

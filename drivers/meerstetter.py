@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import (
     Busy,
     ChecksumError,
@@ -37,8 +37,6 @@ from cartoseq.drivers.transport import Transport, repeat
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 # Parameters by number, as the maker's list has them.
 DEVICE_TYPE: Final = 100
@@ -135,8 +133,7 @@ class MeerstetterTec:
             LinkError: no sound answer.
             DeviceFault: it answers, but is no temperature controller with this channel.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening():
             model = (await self._ask(b"?IF")).decode("latin-1").strip()
             kind = await self._read_int(DEVICE_TYPE)
             identity = Identity(
@@ -159,9 +156,6 @@ class MeerstetterTec:
                     wire=self._transport.dump(),
                 ) from fault
             await self._set_up()
-        except BaseException:
-            await self._transport.close()
-            raise
         return identity
 
     async def close(self) -> None:

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from cartoseq.drivers.capabilities import Range
 from cartoseq.drivers.errors import (
-    DeviceError,
     DeviceFault,
     Disconnected,
     LimitError,
@@ -124,28 +123,6 @@ def check_arrival(
             remedy="Look for an obstacle, a limit switch or a hand at the joystick, then home the device.",
             wire=wire,
         )
-
-
-def not_this_device(error: LinkError, expected: str) -> DeviceError:
-    """Return what to raise where a device did not answer as it should when it was opened.
-
-    Args:
-        error: How the line failed.
-        expected: The device that should be there, with its article.
-
-    Returns:
-        A fault that names the wrong device if something answered since the last command, else the error itself.
-    """
-    answered = " < " in error.wire.rsplit(" > ", 1)[-1]
-    if isinstance(error, Disconnected) or not answered:
-        return error
-    return DeviceFault(
-        error.device,
-        "dialect",
-        f"what answers does not speak as {expected} does",
-        remedy="Check the kind of device and the baud rate in the instrument file.",
-        wire=error.wire,
-    )
 
 
 async def begin(send: Callable[[], Awaitable[object]], has_begun: Callable[[], Awaitable[bool]]) -> None:

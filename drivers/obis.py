@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, LimitError, OverTemperature
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Probe, Transport, repeat
@@ -22,8 +22,6 @@ from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 FAULT: Final = 1 << 0
 EMISSION: Final = 1 << 1
@@ -197,8 +195,7 @@ class ObisLaser:
             DeviceFault: it is no OBIS, or refuses.
             InputError: its wavelength or power range is not that of the instrument file.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening():
             await self._shake_hands()
             model = await self._ask("SYST:INF:MOD?", str)
             identity = Identity(
@@ -228,9 +225,6 @@ class ObisLaser:
             # A head that emits, as one may after a crash of ours, refuses to be told its mode, even the one it has.
             if await self._ask("SOUR:AM:SOUR?", str) != "CWP":
                 await self._tell("SOUR:AM:INT CWP")
-        except BaseException:
-            await self._transport.close()
-            raise
         return identity
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, Stopped
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
@@ -26,15 +26,13 @@ from cartoseq.drivers.motion import (
     begin,
     check_arrival,
     check_within,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Framer, Probe, Transport, lines
+from cartoseq.drivers.transport import Framer, Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 
-NOTICE: Final = "this driver has not met its hardware yet"
 STOP: Final = b"I\r"
 RESOLUTION_UM: Final = 0.1
 ERRORS: Final = {
@@ -145,7 +143,9 @@ class _Controller:
         self.transport = transport
         self._mask = mask
         if transport.probe is None:
-            transport.probe = Probe(b"$\r", _FRAME, lambda frame: _understood(frame, parse_number), _REPLY_S)
+            transport.probe = Probe(
+                b"$\r", _FRAME, lambda frame: is_understood(parse_number, frame.decode("latin-1")), _REPLY_S
+            )
 
     async def ask(
         self,
@@ -160,10 +160,10 @@ class _Controller:
             command.encode() + b"\r",
             framer,
             timeout_s=timeout_s,
-            accept=lambda frame: parse_error(frame.decode("latin-1")) is not None or _understood(frame, parse),
+            accept=lambda frame: parse_error(_text(frame)) is not None or is_understood(parse, _text(frame)),
             tries=tries,
         )
-        text = frame.decode("latin-1")
+        text = _text(frame)
         code = parse_error(text)
         if code is None:
             return parse(text)
@@ -218,16 +218,9 @@ class _Axes:
 
     async def open(self) -> Identity:
         transport = self.controller.transport
-        await transport.open()
-        try:
+        async with transport.opening("a Prior ProScan or OptiScan"):
             identity = await self._identify()
             await self._motion.rest(self._speed_um_per_s / self._acceleration_um_per_s2)
-        except LinkError as error:
-            await transport.close()
-            raise not_this_device(error, "a Prior ProScan or OptiScan") from error
-        except BaseException:
-            await transport.close()
-            raise
         return identity
 
     async def move_to(self, target_um: dict[str, float]) -> None:
@@ -505,14 +498,10 @@ class PriorFocus:
         await self._axes.clear_faults()
 
 
+def _text(frame: bytes) -> str:
+    return frame.decode("latin-1")
+
+
 def _clean(text: str) -> str:
     # A byte of noise may come before a reply.
     return re.sub(r"^[^\x20-\x7e]+", "", text.strip()).strip()
-
-
-def _understood(frame: bytes, parse: Callable[[str], object]) -> bool:
-    try:
-        parse(frame.decode("latin-1"))
-    except ValueError:
-        return False
-    return True

@@ -15,13 +15,12 @@ import math
 import re
 from typing import Final
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LimitError, LinkError
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 HIGHEST_MW: Final = 500
 
 #: 0.1 s, and what the longest command takes on the line at 9600 baud, since the laser counts from its end.
@@ -101,8 +100,7 @@ class SmdLaser:
             LinkError: nobody answers.
             DeviceFault: it is another device.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening():
             version = await self._ask("VERSION?", r"[ -~]{3,}")
             if not version.startswith("SMD"):
                 raise DeviceFault(
@@ -113,9 +111,6 @@ class SmdLaser:
                     wire=self._transport.dump(),
                 )
             await self._is_enabled()
-        except BaseException:
-            await self._transport.close()
-            raise
         self._set_mw = None
         return Identity("Laser Quantum", "SMD", firmware=version, notice=NOTICE)
 

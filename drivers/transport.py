@@ -13,14 +13,16 @@ Times are those of the event loop, so that all of it runs in virtual time as wel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from cartoseq.drivers.errors import Disconnected, FramingError, Interrupted, LinkError, ReplyTimeout
+from cartoseq.drivers.errors import DeviceFault, Disconnected, FramingError, Interrupted, LinkError, ReplyTimeout
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 #: Given what has come so far: where the first whole reply begins and ends, or nothing while there is none. What lies
 #: before it is noise. May raise `ValueError` where no reply can begin like this.
@@ -102,6 +104,15 @@ async def repeat(exchange: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
                 raise
 
 
+def is_understood(parse: Callable[[V], object], value: V) -> bool:
+    """Whether a parser takes a value: that of the reply that is awaited, and no other's."""
+    try:
+        parse(value)
+    except ValueError:
+        return False
+    return True
+
+
 class Transport:
     """A line to one device or to a bus of them; whoever shares the line shares the transport.
 
@@ -167,6 +178,37 @@ class Transport:
                     ) from error
                 self._in_doubt = True
             self._users += 1
+
+    @contextlib.asynccontextmanager
+    async def opening(self, expected: str = "") -> AsyncIterator[None]:
+        """Open the link, or share it, for a device that is set up in the block; give it back if that fails.
+
+        Args:
+            expected: The device that should be there, with its article, if the block asks nothing but what any such
+                device answers.
+
+        Raises:
+            Disconnected: the link cannot be opened.
+            DeviceFault: what answered in the block is not the device that is expected.
+        """
+        await self.open()
+        try:
+            yield
+        except LinkError as error:
+            await self.close()
+            # Something answered, if bytes came since the last command.
+            if not expected or isinstance(error, Disconnected) or " < " not in error.wire.rsplit(" > ", 1)[-1]:
+                raise
+            raise DeviceFault(
+                error.device,
+                "dialect",
+                f"what answers does not speak as {expected} does",
+                remedy="Check the kind of device and the baud rate in the instrument file.",
+                wire=error.wire,
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Give the link back; the last one to do so closes it."""

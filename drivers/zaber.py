@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import (
     Busy,
     ChecksumError,
     DeviceError,
     DeviceFault,
     FramingError,
-    LinkError,
     NotInitialized,
     OverTemperature,
     StallError,
@@ -44,13 +43,11 @@ from cartoseq.drivers.motion import (
     check_arrival,
     check_within,
     common_range,
-    not_this_device,
     travel_s,
 )
 from cartoseq.drivers.transport import Transport, lines
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 SPEED_UNIT: Final = 1.6384
 FLAGS: Final = {
     "FF": "critical system error",
@@ -357,16 +354,9 @@ class _Axes:
             raise InputError(name, "two of its axes are the same axis of the same device")
 
     async def open(self) -> Identity:
-        await self.transport.open()
-        try:
+        async with self.transport.opening("a Zaber device in its ASCII protocol"):
             found = [await axis.open() for axis in self.axes]
             await self._motion.rest(self._slow_down_s())
-        except LinkError as error:
-            await self.transport.close()
-            raise not_this_device(error, "a Zaber device in its ASCII protocol") from error
-        except BaseException:
-            await self.transport.close()
-            raise
         models, firmware = (" and ".join(dict.fromkeys(texts)) for texts in zip(*found, strict=True))
         return Identity("Zaber", f"device id {models}", firmware=firmware, notice=NOTICE)
 
