@@ -16,6 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
+from cartoseq.drivers.axes import AxesFocus, AxesStage
 from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import DeviceFault, LinkError, Stopped
 from cartoseq.drivers.motion import (
@@ -292,6 +293,18 @@ class _AsiAxes:
     async def stop(self) -> None:
         await self.motion.stop(max(self._acceleration_s.values()))
 
+    async def close(self) -> None:
+        await self.controller.transport.close()
+
+    async def positions_um(self) -> dict[str, float]:
+        return await self.controller.positions_um()
+
+    async def read_faults(self) -> list[Fault]:
+        return await self.controller.read_faults()
+
+    async def clear_faults(self) -> None:
+        pass  # nothing is latched: a limit switch opens when the stage leaves it
+
     def _expected_s(self, distance_um: dict[str, float]) -> float:
         return max(
             travel_s(distance, speed := self._speed_um_per_s[axis], speed / self._acceleration_s[axis])
@@ -354,7 +367,7 @@ class _AsiAxes:
             raise Stopped(self.controller.name, "the move was ended by a halt of the whole controller")
 
 
-class AsiStage:
+class AsiStage(AxesStage):
     """XY stage on an ASI controller.
 
     Args:
@@ -380,79 +393,20 @@ class AsiStage:
         home: XY | None = None,
         tolerance_um: float = 1.0,
     ) -> None:
-        self.name = name
         controller = AsiController(transport, name, axes)
-        self._x, self._y = controller.axes
-        self._axes = _AsiAxes(
+        x, y = controller.axes
+        found = _AsiAxes(
             controller,
-            {self._x: limits.x_um, self._y: limits.y_um},
+            {x: limits.x_um, y: limits.y_um},
             speed_mm_per_s,
             acceleration_ms,
-            None if home is None else {self._x: home.x_um, self._y: home.y_um},
+            None if home is None else {x: home.x_um, y: home.y_um},
             tolerance_um,
         )
-
-    @property
-    def limits(self) -> XYLimits:
-        """Allowed travel."""
-        return XYLimits(self._axes.limits_um[self._x], self._axes.limits_um[self._y])
-
-    async def open(self) -> Identity:
-        """Connect, identify, hold that the controller has the axes, and read their speeds and limits.
-
-        Raises:
-            InputError: the axes or limits in the instrument file do not fit.
-            LinkError: it does not answer as an ASI controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.controller.transport.close()
-
-    async def home(self) -> None:
-        """Run to the reference place, and count from there if its coordinates are given.
-
-        Raises:
-            Stopped: a stop ended it.
-            DeviceFault: it did not come to rest, or was refused.
-        """
-        await self._axes.home()
-
-    async def position(self) -> XY:
-        """Where it is."""
-        found_um = await self._axes.controller.positions_um()
-        return XY(found_um[self._x], found_um[self._y])
-
-    async def move_to(self, x_um: float, y_um: float) -> None:
-        """Move to an absolute position and return when the stage is at rest there.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            StallError: the stage stopped short of the target.
-            PositionError: it is somewhere else.
-            Stopped: a stop of this stage, or of another axis of the controller, ended it.
-            Busy: it moves already.
-        """
-        await self._axes.move_to({self._x: x_um, self._y: y_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller at once, and return when these are at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """The limit switches that are closed."""
-        return await self._axes.controller.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Nothing is latched: a limit switch opens when the stage leaves it."""
+        super().__init__(name, found, x=x, y=y)
 
 
-class AsiFocus:
+class AsiFocus(AxesFocus):
     """Focus axis on an ASI controller.
 
     Args:
@@ -476,59 +430,11 @@ class AsiFocus:
         acceleration_ms: float | None = None,
         tolerance_um: float = 0.3,
     ) -> None:
-        self.name = name
         controller = AsiController(transport, name, (axis,))
-        self._axis = controller.axes[0]
-        self._axes = _AsiAxes(controller, {self._axis: limits_um}, speed_mm_per_s, acceleration_ms, None, tolerance_um)
-
-    @property
-    def limits_um(self) -> Range:
-        """Allowed travel."""
-        return self._axes.limits_um[self._axis]
-
-    async def open(self) -> Identity:
-        """Connect, identify, hold that the controller has the axis, and read its speed and limits.
-
-        Raises:
-            InputError: the axis or limits in the instrument file do not fit.
-            LinkError: it does not answer as an ASI controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.controller.transport.close()
-
-    async def position_um(self) -> float:
-        """Where it is."""
-        return (await self._axes.controller.positions_um())[self._axis]
-
-    async def move_to_um(self, z_um: float) -> None:
-        """Move to an absolute position and return when the axis is at rest there.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            StallError: the axis stopped short of the target.
-            PositionError: it is somewhere else.
-            Stopped: a stop of this axis, or of another of the controller, ended it.
-            Busy: it moves already.
-        """
-        await self._axes.move_to({self._axis: z_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller at once, and return when this one is at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """The limit switches that are closed."""
-        return await self._axes.controller.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Nothing is latched: a limit switch opens when the axis leaves it."""
+        z = controller.axes[0]
+        super().__init__(
+            name, _AsiAxes(controller, {z: limits_um}, speed_mm_per_s, acceleration_ms, None, tolerance_um), z=z
+        )
 
 
 def _text(frame: bytes) -> str:

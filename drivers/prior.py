@@ -17,7 +17,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.axes import AxesFocus, AxesStage
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, Stopped
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
@@ -234,6 +235,9 @@ class _Axes:
     async def stop(self) -> None:
         await self._motion.stop(self._speed_um_per_s / self._acceleration_um_per_s2)
 
+    async def close(self) -> None:
+        await self.transport.close()
+
     async def positions_um(self) -> dict[str, float]:
         # All three: PZ would answer one number, as $ does, and a reply does not say to which command it belongs.
         steps = await self.controller.ask("P", lambda text: parse_integers(text, len(_AXES)))
@@ -332,7 +336,7 @@ class _Axes:
             raise Stopped(self._name, "the move was ended by a stop of the whole controller")
 
 
-class PriorStage:
+class PriorStage(AxesStage):
     """XY stage on a Prior controller.
 
     Args:
@@ -356,9 +360,7 @@ class PriorStage:
         speed_percent: int | None = None,
         tolerance_um: float = 1.0,
     ) -> None:
-        self.name = name
-        self.limits = limits
-        self._axes = _Axes(
+        axes = _Axes(
             transport,
             name,
             limits_um={"X": limits.x_um, "Y": limits.y_um},
@@ -367,64 +369,10 @@ class PriorStage:
             full_speed_mm_per_s=full_speed_mm_per_s,
             full_acceleration_mm_per_s2=full_acceleration_mm_per_s2,
         )
-
-    async def open(self) -> Identity:
-        """Connect, choose the standard mode, identify, set the resolution, and read speeds.
-
-        Raises:
-            InputError: no stage is fitted, or the limits do not fit it.
-            LinkError: it does not answer as a Prior controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.transport.close()
-
-    async def home(self) -> None:
-        """Run to the limit switches and count from there (``SIS``). The line is held until it is done; a stop ends it.
-
-        Raises:
-            Stopped: a stop ended it.
-            DeviceFault: it failed.
-        """
-        await self._axes.home()
-
-    async def position(self) -> XY:
-        """Where it is."""
-        found_um = await self._axes.positions_um()
-        return XY(found_um["X"], found_um["Y"])
-
-    async def move_to(self, x_um: float, y_um: float) -> None:
-        """Move to an absolute position and return when the stage is at rest there.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            StallError: the stage stopped short of the target.
-            PositionError: it is somewhere else.
-            Stopped: a stop of this stage, or of another axis of the controller, ended it.
-            Busy: it moves already, or the controller's queue is full.
-        """
-        await self._axes.move_to({"X": x_um, "Y": y_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller, slowing down, and return when these are at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """Whether limit switches of the controller are closed."""
-        return await self._axes.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Forget the limit switches that were closed before."""
-        await self._axes.clear_faults()
+        super().__init__(name, axes)
 
 
-class PriorFocus:
+class PriorFocus(AxesFocus):
     """Focus axis on a Prior controller.
 
     Args:
@@ -448,9 +396,7 @@ class PriorFocus:
         speed_percent: int | None = None,
         tolerance_um: float = 0.3,
     ) -> None:
-        self.name = name
-        self.limits_um = limits_um
-        self._axes = _Axes(
+        axes = _Axes(
             transport,
             name,
             limits_um={"Z": limits_um},
@@ -459,43 +405,7 @@ class PriorFocus:
             full_speed_mm_per_s=full_speed_mm_per_s,
             full_acceleration_mm_per_s2=full_acceleration_mm_per_s2,
         )
-
-    async def open(self) -> Identity:
-        """Connect, choose the standard mode, identify, set the resolution, and read speeds.
-
-        Raises:
-            InputError: no focus axis is fitted.
-            LinkError: it does not answer as a Prior controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.transport.close()
-
-    async def position_um(self) -> float:
-        """Where it is."""
-        return (await self._axes.positions_um())["Z"]
-
-    async def move_to_um(self, z_um: float) -> None:
-        """Move and return when the axis is at rest at the target. Raises as `PriorStage.move_to`."""
-        await self._axes.move_to({"Z": z_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller, slowing down, and return when this one is at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """Whether limit switches of the controller are closed."""
-        return await self._axes.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Forget the limit switches that were closed before."""
-        await self._axes.clear_faults()
+        super().__init__(name, axes)
 
 
 def _text(frame: bytes) -> str:
