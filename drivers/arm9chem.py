@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized, OverTemperature
+from cartoseq.drivers.errors import DeviceFault, NotInitialized, OverTemperature
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
@@ -216,11 +217,7 @@ class Arm9Temperature:
             LimitError: it is outside the limits; nothing was sent.
             Stopped: it was switched off meanwhile.
         """
-        if not (math.isfinite(temperature_c) and temperature_c in self.limits_c):
-            raise LimitError(
-                self.name,
-                f"{temperature_c:g} °C was asked for, allowed is {self.limits_c.low:g} to {self.limits_c.high:g} °C",
-            )
+        check_within(self.name, "target", temperature_c, self.limits_c, "°C")
         await self._actions.do(self._set_target(temperature_c))
 
     async def _set_target(self, temperature_c: float) -> None:

@@ -19,14 +19,13 @@ from typing import Final, TypeVar
 from cartoseq.drivers.axes import AxesFocus, AxesStage
 from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import DeviceFault, LinkError, Stopped
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
     begin,
     check_arrival,
-    check_within,
-    common_range,
     travel_s,
 )
 from cartoseq.drivers.transport import Probe, Transport, is_understood, lines

@@ -32,6 +32,7 @@ from cartoseq.drivers.errors import (
     ReplyTimeout,
     StallError,
 )
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.motion import come_to_rest
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
@@ -316,11 +317,7 @@ class CavroPump:
             raise LimitError(self.name, f"port {port} is the bypass, through which no stroke can go")
         if not (math.isfinite(volume_ul) and 0 < volume_ul <= self.barrel_ul):
             raise LimitError(self.name, f"a stroke of {volume_ul:g} ul does not fit a barrel of {self.barrel_ul:g} ul")
-        if not (math.isfinite(flow_ul_per_s) and flow_ul_per_s in self.flow_ul_per_s):
-            low, high = self.flow_ul_per_s.low, self.flow_ul_per_s.high
-            raise LimitError(
-                self.name, f"a flow of {flow_ul_per_s:g} ul/s was asked for, allowed is {low:g} to {high:g}"
-            )
+        check_within(self.name, "flow", flow_ul_per_s, self.flow_ul_per_s, "ul/s")
         steps = round(volume_ul / self.barrel_ul * self._steps)
         if steps == 0:
             raise LimitError(self.name, f"{volume_ul:g} ul is less than half a step of its plunger")

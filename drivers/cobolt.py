@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, LimitError, OverTemperature
-from cartoseq.drivers.stops import Actions
+from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, OverTemperature
+from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
 
@@ -46,7 +47,6 @@ _ABORTED_MODE: Final = 6
 
 _REPLY_S: Final = 0.3
 _POLL_S: Final = 0.1
-_SWITCH_S: Final = 2.0
 #: More than this share of the greatest power is no power but a stray reply.
 _PLAUSIBLE: Final = 1.5
 _SET_POINT_TOLERANCE_MW: Final = 0.11
@@ -191,11 +191,7 @@ class CoboltLaser:
             LimitError: outside `power_limits_mw`; nothing was sent.
             DeviceFault: the head refuses it, or has another one afterwards.
         """
-        if power_mw not in self.power_limits_mw:
-            raise LimitError(
-                self.name,
-                f"a power of {power_mw} mW is outside {self.power_limits_mw.low} to {self.power_limits_mw.high} mW",
-            )
+        check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
         await self._actions.do(self._set_power(power_mw))
 
     async def _set_power(self, power_mw: float) -> None:
@@ -270,18 +266,17 @@ class CoboltLaser:
         return await self._ask("gom?", parse_code) in _EMITTING[self._kind]
 
     async def _see_dark(self) -> None:
-        deadline_s = asyncio.get_running_loop().time() + _SWITCH_S
-        while await self._ask("l?", parse_flag):
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "emission",
-                    "there is light after it was switched off",
-                    remedy="Turn its key off.",
-                    wire=self._transport.dump(),
-                )
-            await asyncio.sleep(_POLL_S)
-            await self._tell("l0")  # a command of another task may have gone out after the stop
+        await see_off(
+            lambda: self._ask("l?", parse_flag),
+            lambda: self._tell("l0"),
+            lambda: DeviceFault(
+                self.name,
+                "emission",
+                "there is light after it was switched off",
+                remedy="Turn its key off.",
+                wire=self._transport.dump(),
+            ),
+        )
 
     async def _hold_ready(self) -> None:
         """Raise what keeps the head from emitting."""

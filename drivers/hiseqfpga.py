@@ -24,6 +24,7 @@ from typing import Final, Literal
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import Busy, DeviceFault, LimitError, NotInitialized
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     POLL_S,
     SEARCH_POLL_S,
@@ -31,8 +32,6 @@ from cartoseq.drivers.motion import (
     await_rest,
     begin,
     check_arrival,
-    check_within,
-    common_range,
     travel_s,
 )
 from cartoseq.drivers.transport import Accept, Probe, Transport, is_understood, lines

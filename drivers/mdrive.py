@@ -19,6 +19,7 @@ from typing import Final
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, NotInitialized, StallError
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     MARGIN_S,
     SEARCH_POLL_S,
@@ -26,8 +27,6 @@ from cartoseq.drivers.motion import (
     Motion,
     await_rest,
     check_arrival,
-    check_within,
-    common_range,
     travel_s,
 )
 from cartoseq.drivers.transport import Probe, Transport, is_understood, lines

@@ -21,6 +21,7 @@ from cartoseq.drivers.errors import (
     LinkError,
     OverTemperature,
 )
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.mecom import (
     Answer,
     encode_frame,
@@ -32,7 +33,7 @@ from cartoseq.drivers.mecom import (
     parse_int,
     parse_server_error,
 )
-from cartoseq.drivers.stops import Actions
+from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import Transport, repeat
 from cartoseq.streaming.errors import InputError
 
@@ -177,14 +178,13 @@ class MeerstetterTec:
         self._wanted_c = None
         off = encode_write(OUTPUT_ENABLE, self._channel, 0)
         self._transport.interrupt(self._query(off))
-        deadline_s = _now_s() + _SWITCH_S
-        while not await self._is_off():
-            # Another task's command may have gone out after the stop, or the stop was lost.
-            if _now_s() > deadline_s:
-                raise DeviceFault(
-                    self.name, "on", "the output stays on after it was switched off", remedy="Switch off its supply."
-                )
-            await self._ask(off)
+        await see_off(
+            self._is_on,
+            lambda: self._ask(off),
+            lambda: DeviceFault(
+                self.name, "on", "the output stays on after it was switched off", remedy="Switch off its supply."
+            ),
+        )
 
     async def set_target_c(self, temperature_c: float) -> None:
         """Set the target, switch regulation on, and return when the device says that it runs.
@@ -194,11 +194,7 @@ class MeerstetterTec:
             DeviceFault: it stands in an error, or refuses.
             Stopped: it was switched off meanwhile.
         """
-        if temperature_c not in self.limits_c:
-            raise LimitError(
-                self.name,
-                f"a target of {temperature_c} °C is outside {self.limits_c.low} to {self.limits_c.high} °C",
-            )
+        check_within(self.name, "target", temperature_c, self.limits_c, "°C")
         await self._actions.do(self._regulate(temperature_c))
 
     async def _regulate(self, temperature_c: float) -> None:
@@ -344,11 +340,9 @@ class MeerstetterTec:
             raise await self._fault()
         return status == STATUS_RUN
 
-    async def _is_off(self) -> bool:
-        if await self._read_int(OUTPUT_ENABLE) == 0:
-            return True
+    async def _is_on(self) -> bool:
         # In an error the output is off, whatever the setting says.
-        return await self._read_int(STATUS) == STATUS_ERROR
+        return await self._read_int(OUTPUT_ENABLE) != 0 and await self._read_int(STATUS) != STATUS_ERROR
 
     async def _measure(self) -> float:
         measured_c = await self._read_float(OBJECT_TEMPERATURE)

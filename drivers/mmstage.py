@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from cartoseq.drivers.axes import AxesFocus, AxesStage
 from cartoseq.drivers.capabilities import Fault, Identity, Range, XYLimits
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.mmcore import MicroManagerCore
-from cartoseq.drivers.motion import POLL_S, SEARCH_POLL_S, Motion, await_rest, check_arrival, check_within
+from cartoseq.drivers.motion import POLL_S, SEARCH_POLL_S, Motion, await_rest, check_arrival
 from cartoseq.streaming.errors import InputError
 
 if TYPE_CHECKING:

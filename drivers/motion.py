@@ -14,17 +14,14 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from cartoseq.drivers.capabilities import Range
 from cartoseq.drivers.errors import (
     DeviceFault,
     Disconnected,
-    LimitError,
     LinkError,
     PositionError,
     StallError,
 )
 from cartoseq.drivers.stops import Actions
-from cartoseq.streaming.errors import InputError
 
 #: A move may take so much longer than its computed time, and so many seconds on top.
 SLACK: Final = 1.5
@@ -36,37 +33,6 @@ SEARCH_POLL_S: Final = 0.1
 _SLEPT_THROUGH: Final = 0.8
 _STOP_AGAIN_S: Final = 0.5
 _TRIES: Final = 3
-
-
-def check_within(device: str, axis: str, value: float, allowed: Range, unit: str = "um") -> None:
-    """Hold that a target is a number within the limits, both ends included.
-
-    Raises:
-        LimitError: it is not.
-    """
-    if not (math.isfinite(value) and value in allowed):
-        raise LimitError(
-            device,
-            f"{axis} was sent to {value:.10g} {unit}, allowed is {allowed.low:.10g} to {allowed.high:.10g} {unit}",
-            remedy="Nothing was moved. Check the target, or the limits in the instrument file.",
-        )
-
-
-def common_range(device: str, axis: str, configured: Range, reported: Range, unit: str = "um") -> Range:
-    """Return what lies within both the configured limits and those that the device keeps itself.
-
-    Raises:
-        InputError: nothing does.
-    """
-    low, high = max(configured.low, reported.low), min(configured.high, reported.high)
-    if not low < high:
-        raise InputError(
-            device,
-            f"the limits of {axis} are {configured.low:.10g} to {configured.high:.10g} {unit}, but the device keeps "
-            f"{reported.low:.10g} to {reported.high:.10g} {unit}",
-            remedy="Check the limits in the instrument file, and whether the device was homed.",
-        )
-    return Range(low, high)
 
 
 def travel_s(distance: float, speed: float, acceleration: float) -> float:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, LimitError, OverTemperature
-from cartoseq.drivers.stops import Actions
+from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, OverTemperature
+from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
 
@@ -249,11 +250,7 @@ class ObisLaser:
             LimitError: outside `power_limits_mw`; nothing was sent.
             DeviceFault: the head refuses it, or has another one afterwards.
         """
-        if power_mw not in self.power_limits_mw:
-            raise LimitError(
-                self.name,
-                f"a power of {power_mw} mW is outside {self.power_limits_mw.low} to {self.power_limits_mw.high} mW",
-            )
+        check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
         await self._actions.do(self._set_power(power_mw))
 
     async def _set_power(self, power_mw: float) -> None:
@@ -355,18 +352,17 @@ class ObisLaser:
         self._transport.probe = Probe(b"*IDN?\r\n", frame_reply, _is_identity, _REPLY_S)
 
     async def _see_dark(self) -> None:
-        deadline_s = asyncio.get_running_loop().time() + _SWITCH_S
-        while await self._status() & EMISSION:
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "emission",
-                    "there is light after it was switched off",
-                    remedy="Turn its key switch off.",
-                    wire=self._transport.dump(),
-                )
-            await asyncio.sleep(_POLL_S)
-            await self._tell("SOUR:AM:STAT OFF")  # a command of another task may have gone out after the stop
+        await see_off(
+            self.is_emitting,
+            lambda: self._tell("SOUR:AM:STAT OFF"),
+            lambda: DeviceFault(
+                self.name,
+                "emission",
+                "there is light after it was switched off",
+                remedy="Turn its key switch off.",
+                wire=self._transport.dump(),
+            ),
+        )
 
     async def _hold_ready(self, status: int) -> None:
         """Raise what keeps the head from emitting."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LimitError
+from cartoseq.drivers.errors import DeviceFault
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.scpi import Scpi, ScpiSession, parse_number
 from cartoseq.drivers.transport import repeat
 from cartoseq.streaming.errors import InputError
@@ -112,11 +113,7 @@ class ThorlabsPowerMeter:
             LimitError: outside the head's range; nothing was sent.
             DeviceFault: the head's wavelength cannot be set, or it was not taken.
         """
-        if wavelength_nm not in self.wavelength_limits_nm:
-            limits = self.wavelength_limits_nm
-            raise LimitError(
-                self.name, f"{wavelength_nm} nm is outside the head's {limits.low:g} to {limits.high:g} nm"
-            )
+        check_within(self.name, "wavelength", wavelength_nm, self.wavelength_limits_nm, "nm")
         if not self._settable:
             raise self._fault("head", "the wavelength of this head cannot be set")
         await self._set(f"SENS:CORR:WAV {wavelength_nm:g}")

@@ -20,13 +20,13 @@ from typing import Final, TypeVar
 from cartoseq.drivers.axes import AxesFocus, AxesStage
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, Stopped
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
     begin,
     check_arrival,
-    check_within,
     travel_s,
 )
 from cartoseq.drivers.transport import Framer, Probe, Transport, is_understood, lines

@@ -14,13 +14,11 @@ from typing import Final
 from cartoseq.drivers.capabilities import Fault, Identity
 from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized
 from cartoseq.drivers.scpi import Scpi, ScpiSession, parse_number, parse_switch
-from cartoseq.drivers.stops import Actions
+from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import repeat
 from cartoseq.streaming.errors import InputError
 
 _MOST_PULSES: Final = 1_000_000
-_SWITCH_S: Final = 2.0
-_POLL_S: Final = 0.05
 _END_S: Final = 1.0
 _CLOCK_ERROR: Final = 0.01  # generators are better than 1 %, event loops on a busy machine are not
 
@@ -65,12 +63,11 @@ class PulseGenerator:
         self._actions.stop()
         self._armed = False
         self._scpi.session.interrupt("OUTP OFF")
-        deadline_s = _now_s() + _SWITCH_S
-        while await self._scpi.ask("OUTP?", parse_switch):
-            if _now_s() > deadline_s:
-                raise self._fault("output", "the output stays on after it was switched off")
-            await asyncio.sleep(_POLL_S)
-            await self._set("OUTP OFF")  # a command of another task may have gone out after the stop
+        await see_off(
+            lambda: self._scpi.ask("OUTP?", parse_switch),
+            lambda: self._set("OUTP OFF"),
+            lambda: self._fault("output", "the output stays on after it was switched off"),
+        )
 
     async def configure(self, period_ms: float, width_ms: float, count: int) -> None:
         """Set the pulses of one burst; the output is off until `arm`.
@@ -156,7 +153,3 @@ class PulseGenerator:
 
     def _fault(self, code: str, text: str) -> DeviceFault:
         return DeviceFault(self.name, code, text, wire=self._scpi.session.dump())
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

@@ -16,7 +16,8 @@ import re
 from typing import Final
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LimitError, LinkError
+from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LinkError
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
@@ -155,10 +156,7 @@ class SmdLaser:
             DeviceFault: it does not get there.
             Stopped: it was switched off meanwhile.
         """
-        if not (math.isfinite(power_mw) and power_mw in self.power_limits_mw):
-            raise LimitError(
-                self.name, f"{power_mw:g} mW were asked for, allowed is 0 to {self.power_limits_mw.high:g} mW"
-            )
+        check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
         await self._actions.do(self._set_power(round(power_mw)))
 
     async def power_mw(self) -> float:

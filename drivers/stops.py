@@ -13,12 +13,15 @@ them, where there is no action to cancel: it looks at `Actions.stops`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
-from cartoseq.drivers.errors import Busy, Stopped
+from cartoseq.drivers.errors import Busy, DeviceFault, Stopped
 
 T = TypeVar("T")
+
+_OFF_S: Final = 2.0
+_OFF_POLL_S: Final = 0.05
 
 
 class Actions:
@@ -78,3 +81,25 @@ class Actions:
         self.stops += 1
         for task in self._tasks:
             task.cancel()
+
+
+async def see_off(
+    is_on: Callable[[], Awaitable[bool]], switch_off: Callable[[], Awaitable[object]], fault: Callable[[], DeviceFault]
+) -> None:
+    """Return when a device that was stopped says that it is off.
+
+    Args:
+        is_on: Asks it.
+        switch_off: Switches it off again: a command of another task may have gone out just after the stop.
+        fault: What to raise if it stays on.
+
+    Raises:
+        DeviceFault: it stays on.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + _OFF_S
+    while await is_on():
+        if loop.time() > deadline_s:
+            raise fault()
+        await asyncio.sleep(_OFF_POLL_S)
+        await switch_off()

@@ -22,12 +22,12 @@ from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import Busy, DeviceFault, NotInitialized, OverTemperature, StallError
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
     check_arrival,
-    check_within,
     travel_s,
 )
 from cartoseq.drivers.transport import Probe, Transport, is_understood, lines

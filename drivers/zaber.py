@@ -36,14 +36,13 @@ from cartoseq.drivers.errors import (
     StallError,
     Stopped,
 )
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
     begin,
     check_arrival,
-    check_within,
-    common_range,
     travel_s,
 )
 from cartoseq.drivers.transport import Transport, lines

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cartoseq.drivers.errors import Busy, Stopped
-from cartoseq.drivers.stops import Actions
+from cartoseq.drivers.errors import Busy, DeviceFault, Stopped
+from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.simulators.clock import run_virtual
 
 
@@ -127,3 +127,30 @@ def test_who_is_cancelled_stays_so_and_abandons_the_device_unless_it_was_stopped
 
     run_virtual(main())
     assert abandoned == ([] if is_stopped else [1.0])
+
+
+@pytest.mark.parametrize(("deaf_to", "told"), [(0, 0), (2, 2)])
+def test_what_is_not_off_is_switched_off_again(deaf_to: int, told: int) -> None:
+    heard = 0
+
+    async def is_on() -> bool:
+        return heard < deaf_to
+
+    async def switch_off() -> None:
+        nonlocal heard
+        heard += 1
+
+    run_virtual(see_off(is_on, switch_off, lambda: DeviceFault("laser", "on", "stays on")))
+    assert heard == told
+
+
+def test_what_stays_on_is_a_fault() -> None:
+    async def say(answer: bool) -> bool:
+        return answer
+
+    async def main() -> None:
+        with pytest.raises(DeviceFault, match="laser: stays on"):
+            await see_off(lambda: say(True), lambda: say(True), lambda: DeviceFault("laser", "on", "stays on"))
+        assert now_s() == pytest.approx(2.0, abs=0.1)
+
+    run_virtual(main())
