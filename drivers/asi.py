@@ -24,10 +24,9 @@ from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
-    begin,
-    check_arrival,
     travel_s,
 )
+from cartoseq.drivers.sharedhalt import HaltWatch, move_there
 from cartoseq.drivers.transport import Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
@@ -312,37 +311,28 @@ class _AsiAxes:
 
     async def _in_turn(self, move: Callable[..., Awaitable[None]], *target_um: dict[str, float]) -> None:
         """Move; if the controller can only say that any of its axes moves, when no other does."""
-        halts = self.controller.transport.interrupts
+        watch = HaltWatch(self.controller)
         async with contextlib.nullcontext() if self.controller.asks_each_axis else self.controller.transport.whole:
-            self._hold_not_halted(halts)
+            watch.check()
             await move(*target_um)
 
     async def _move(self, target_um: dict[str, float]) -> None:
-        controller = self.controller
-        halts = controller.transport.interrupts
-        start_um = await controller.positions_um()
-
-        async def has_begun() -> bool:
-            self._hold_not_halted(halts)
-            return await controller.is_moving() or self._is_at(await controller.positions_um(), target_um)
-
-        await begin(lambda: controller.ask(encode_targets("M", target_um), parse_done, tries=1), has_begun)
-        expected_s = self._expected_s({axis: target_um[axis] - start_um[axis] for axis in target_um})
-        await await_rest(controller.name, controller.is_moving, controller.halt, expected_s)
-        found_um = await controller.positions_um()
-        if not self._is_at(found_um, target_um):
-            self._hold_not_halted(halts)
-        check_arrival(
-            controller.name, start_um, target_um, found_um, self._tolerance_um, wire=controller.transport.dump()
+        command = encode_targets("M", target_um)
+        await move_there(
+            self.controller,
+            target_um,
+            lambda: self.controller.ask(command, parse_done, tries=1),
+            self._expected_s,
+            self._tolerance_um,
         )
 
     async def _find_home(self) -> None:
         controller = self.controller
-        halts = controller.transport.interrupts
+        watch = HaltWatch(controller)
         try:
             await controller.ask(f"! {' '.join(controller.axes)}", parse_done, tries=1)
         except LinkError:
-            self._hold_not_halted(halts)
+            watch.check()
             if not await controller.is_moving():
                 raise
         # From anywhere, and the travel between the switches is longer than between the limits.
@@ -354,16 +344,9 @@ class _AsiAxes:
             self._expected_s(span_um),
             poll_from_start_s=SEARCH_POLL_S,
         )
-        self._hold_not_halted(halts)
+        watch.check()
         if self._home_um is not None:
             await controller.ask(encode_targets("H", self._home_um), parse_done)
-
-    def _is_at(self, found_um: dict[str, float], target_um: dict[str, float]) -> bool:
-        return all(abs(found_um[axis] - to) <= self._tolerance_um for axis, to in target_um.items())
-
-    def _hold_not_halted(self, halts: int) -> None:
-        if self.controller.transport.interrupts != halts:
-            raise Stopped(self.controller.name, "the move was ended by a halt of the whole controller")
 
 
 class AsiStage(AxesStage):

@@ -6,8 +6,8 @@ or awaits a reply wakes, nothing of theirs goes out any more, since that would u
 does after that to see the stop through is no action, so that no further stop ends it. Queries are none either.
 
 Two things are stopped in another way. A stop of one axis halts all axes of some controllers, so the drivers of the
-others, which nobody stopped, learn of it from `Transport.interrupts`. A stream of pictures is at rest between two of
-them, where there is no action to cancel: it looks at `Actions.stops`.
+others, which nobody stopped, learn of it from the line (`drivers.sharedhalt`). A stream of pictures is at rest between
+two of them, where there is no action to cancel: it looks at `Actions.stops`.
 """
 
 from __future__ import annotations
