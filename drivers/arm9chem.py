@@ -19,6 +19,7 @@ from typing import Final, Literal
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, NotInitialized, OverTemperature
 from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.settling import await_settled, check_wait
 from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
@@ -254,42 +255,36 @@ class Arm9Temperature:
         """Return when it has been within the tolerance for the dwell time.
 
         Raises:
+            LimitError: an argument makes no sense.
             NotInitialized: no target is set.
             DeviceFault: it was not, before the time was over.
             OverTemperature: it is far hotter than any target.
             Stopped: it was switched off meanwhile.
         """
-        await self._actions.do(self._wait_stable(await self.target_c(), tolerance_c, dwell_s, timeout_s))
+        check_wait(self.name, tolerance_c, dwell_s, timeout_s)
+        await self._actions.do(
+            await_settled(
+                self.name,
+                self._bearable_c,
+                await self.target_c(),
+                tolerance_c,
+                dwell_s,
+                timeout_s,
+                poll_s=_POLL_S,
+                wire=self._board.transport.dump,
+            )
+        )
 
-    async def _wait_stable(self, target_c: float, tolerance_c: float, dwell_s: float, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + timeout_s
-        within_since_s: float | None = None
-        while True:
-            temperature_c = await self.temperature_c()
-            now_s = loop.time()
-            if temperature_c > self._hottest_c:
-                raise OverTemperature(
-                    self.name,
-                    "temperature",
-                    f"it reads {temperature_c:g} °C, above {self._hottest_c:g} °C",
-                    wire=self._board.transport.dump(),
-                )
-            if abs(temperature_c - target_c) > tolerance_c:
-                within_since_s = None
-            elif within_since_s is None:
-                within_since_s = now_s
-            if within_since_s is not None and now_s - within_since_s >= dwell_s:
-                return
-            if now_s >= deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "temperature",
-                    f"it reads {temperature_c:g} °C after {timeout_s:g} s, expected {target_c:g} ± {tolerance_c:g} °C "
-                    f"for {dwell_s:g} s",
-                    wire=self._board.transport.dump(),
-                )
-            await asyncio.sleep(min(_POLL_S, deadline_s - now_s))
+    async def _bearable_c(self) -> float:
+        temperature_c = await self.temperature_c()
+        if temperature_c > self._hottest_c:
+            raise OverTemperature(
+                self.name,
+                "temperature",
+                f"it reads {temperature_c:g} °C, above {self._hottest_c:g} °C",
+                wire=self._board.transport.dump(),
+            )
+        return temperature_c
 
     async def disable(self) -> None:
         """Switch a flow cell's heater off.

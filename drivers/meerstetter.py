@@ -17,7 +17,6 @@ from cartoseq.drivers.errors import (
     ChecksumError,
     DeviceFault,
     FramingError,
-    LimitError,
     LinkError,
     OverTemperature,
 )
@@ -33,6 +32,7 @@ from cartoseq.drivers.mecom import (
     parse_int,
     parse_server_error,
 )
+from cartoseq.drivers.settling import await_settled, check_wait
 from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import Transport, repeat
 from cartoseq.streaming.errors import InputError
@@ -236,50 +236,38 @@ class MeerstetterTec:
             DeviceFault: it stands in an error, regulates no more, or is not there in time.
             Stopped: it was switched off meanwhile.
         """
-        if not (0 < tolerance_c < math.inf and 0 <= dwell_s < math.inf and 0 < timeout_s < math.inf):
-            raise LimitError(
-                self.name, f"cannot wait for ±{tolerance_c} K over {dwell_s} s within {timeout_s} s: no such times"
-            )
+        check_wait(self.name, tolerance_c, dwell_s, timeout_s)
         await self._actions.do(self._wait_stable(tolerance_c, dwell_s, timeout_s))
 
     async def _wait_stable(self, tolerance_c: float, dwell_s: float, timeout_s: float) -> None:
-        deadline_s = _now_s() + timeout_s
-        within_since_s: float | None = None
-        target_c = await self._read_float(REGULATED_TARGET)
-        while True:
-            if not await self._runs():
-                raise DeviceFault(
-                    self.name,
-                    "off",
-                    "regulation is off while the temperature is awaited; the controller may have restarted",
-                    remedy="Clear its faults, which switches it on again.",
-                    wire=self._transport.dump(),
-                )
-            measured_c = await self._measure()
-            now_s = _now_s()
-            distance_c = abs(measured_c - target_c)
-            self._hold_limit(measured_c)
-            if distance_c > tolerance_c:
-                within_since_s = None
-            elif within_since_s is None:
-                within_since_s = now_s
-            if within_since_s is not None and now_s - within_since_s >= dwell_s:
-                return
-            if now_s >= deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "not stable",
-                    f"{measured_c:.2f} °C after {timeout_s:g} s; expected {target_c:.2f} ± {tolerance_c:g} °C"
-                    f" for {dwell_s:g} s",
-                    remedy="Is the part in contact, the fan running, and the target within reach?",
-                    wire=self._transport.dump(),
-                )
-            if within_since_s is not None:
-                pause_s = min(_POLL_S, within_since_s + dwell_s - now_s)
-            else:
-                ramp_s = (distance_c - tolerance_c) / self._ramp_k_per_s if self._ramp_k_per_s > 0 else 0.0
-                pause_s = min(max(0.8 * ramp_s, _POLL_S), _FAR_POLL_S)
-            await asyncio.sleep(min(pause_s, deadline_s - now_s))
+        await await_settled(
+            self.name,
+            self._measure_running,
+            await self._read_float(REGULATED_TARGET),
+            tolerance_c,
+            dwell_s,
+            timeout_s,
+            poll_s=_POLL_S,
+            far_poll_s=self._far_poll_s,
+            wire=self._transport.dump,
+        )
+
+    async def _measure_running(self) -> float:
+        if not await self._runs():
+            raise DeviceFault(
+                self.name,
+                "off",
+                "regulation is off while the temperature is awaited; the controller may have restarted",
+                remedy="Clear its faults, which switches it on again.",
+                wire=self._transport.dump(),
+            )
+        measured_c = await self._measure()
+        self._hold_limit(measured_c)
+        return measured_c
+
+    def _far_poll_s(self, too_far_c: float) -> float:
+        ramp_s = too_far_c / self._ramp_k_per_s if self._ramp_k_per_s > 0 else 0.0
+        return min(max(0.8 * ramp_s, _POLL_S), _FAR_POLL_S)
 
     async def read_faults(self) -> list[Fault]:
         """The error in which it stands."""
