@@ -16,7 +16,7 @@ from typing import Final, Literal, TypeVar
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, OverTemperature
-from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
@@ -158,13 +158,7 @@ class CoboltLaser:
                 notice=NOTICE,
             )
             high_mw = await self._ask("gmlp?", parse_number)
-            if high_mw < self.power_limits_mw.low:
-                raise InputError(
-                    self.name,
-                    f"expected a power within {self.power_limits_mw.low:g} to {self.power_limits_mw.high:g} mW,"
-                    f" found {identity.model} of at most {high_mw:g} mW",
-                )
-            self.power_limits_mw = Range(self.power_limits_mw.low, min(high_mw, self.power_limits_mw.high))
+            self.power_limits_mw = common_range(self.name, "power", self.power_limits_mw, Range(0.0, high_mw), "mW")
             if await self._ask("gam?", parse_code) != 1:
                 await self._tell("cp")
         return identity
@@ -190,6 +184,7 @@ class CoboltLaser:
         Raises:
             LimitError: outside `power_limits_mw`; nothing was sent.
             DeviceFault: the head refuses it, or has another one afterwards.
+            Stopped: it was switched off meanwhile.
         """
         check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
         await self._actions.do(self._set_power(power_mw))

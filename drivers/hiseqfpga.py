@@ -344,11 +344,12 @@ class Objective:
         await await_rest(self.name, self._is_moving, self._halt, expected_s, poll_from_start_s=POLL_S)
         check_arrival(
             self.name,
-            {"Z": start_um},
-            {"Z": target_um},
-            {"Z": self._last_steps / OBJECTIVE_STEPS_PER_UM},
+            "Z",
+            start_um,
+            target_um,
+            self._last_steps / OBJECTIVE_STEPS_PER_UM,
             self._tolerance_um,
-            wire=self._fpga.transport.dump(),
+            self._fpga.transport.dump(),
         )
 
 
@@ -468,12 +469,7 @@ class TiltMotor:
         await await_rest(self.name, self._is_moving, self._halt, expected_s)
         found_um = await self.position_um()
         check_arrival(
-            self.name,
-            {self._axis: start_um},
-            {self._axis: target_um},
-            {self._axis: found_um},
-            self._tolerance_um,
-            wire=self._fpga.transport.dump(),
+            self.name, self._axis, start_um, target_um, found_um, self._tolerance_um, self._fpga.transport.dump()
         )
 
     async def _find_home(self) -> None:

@@ -42,6 +42,6 @@ def common_range(device: str, axis: str, configured: Range, reported: Range, uni
             device,
             f"the limits of {axis} are {configured.low:.10g} to {configured.high:.10g} {unit}, but the device keeps "
             f"{reported.low:.10g} to {reported.high:.10g} {unit}",
-            remedy="Check the limits in the instrument file, and whether the device was homed.",
+            remedy="Check the limits in the instrument file, and those of the device; a stage may have to be homed.",
         )
     return Range(low, high)

@@ -257,14 +257,7 @@ class MDriveAxis:
         found_um = await self.position_um()
         if abs(found_um - target_um) > self._tolerance_um:
             await self._explain(f"{self._axis} came to rest at {found_um:.1f} um instead of {target_um:.1f} um")
-        check_arrival(
-            self.name,
-            {self._axis: start_um},
-            {self._axis: target_um},
-            {self._axis: found_um},
-            self._tolerance_um,
-            wire=self._transport.dump(),
-        )
+        check_arrival(self.name, self._axis, start_um, target_um, found_um, self._tolerance_um, self._transport.dump())
 
     async def _explain(self, what: str) -> None:
         """Raise what the drive itself says of a move that failed, if it says anything."""

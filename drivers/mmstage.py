@@ -13,7 +13,7 @@ from cartoseq.drivers.axes import AxesFocus, AxesStage
 from cartoseq.drivers.capabilities import Fault, Identity, Range, XYLimits
 from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.mmcore import MicroManagerCore
-from cartoseq.drivers.motion import POLL_S, SEARCH_POLL_S, Motion, await_rest, check_arrival
+from cartoseq.drivers.motion import POLL_S, SEARCH_POLL_S, Motion, await_rest, check_arrivals
 from cartoseq.streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class _Axes:
         start_um = await self.positions_um()
         await self._core.call(self._name, begin)
         await self._rest(max(abs(to - start_um[axis]) for axis, to in target_um.items()), POLL_S)
-        check_arrival(self._name, start_um, target_um, await self.positions_um(), self._tolerance_um)
+        check_arrivals(self._name, start_um, target_um, await self.positions_um(), self._tolerance_um)
 
     async def _find_home(self) -> None:
         await self._core.call(self._name, lambda core: core.home(self._label))

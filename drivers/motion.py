@@ -52,43 +52,47 @@ def travel_s(distance: float, speed: float, acceleration: float) -> float:
 
 
 def check_arrival(
-    device: str,
-    start: Mapping[str, float],
-    target: Mapping[str, float],
-    found: Mapping[str, float],
-    tolerance: float,
-    *,
-    unit: str = "um",
-    wire: str = "",
+    device: str, axis: str, start_um: float, target_um: float, found_um: float, tolerance_um: float, wire: str
 ) -> None:
-    """Hold that every axis of a move is where it was sent.
+    """Hold that an axis is where it was sent.
 
     Args:
         device: The device's name.
-        start: Where each axis was before the move.
-        target: Where it was sent.
-        found: Where it came to rest.
-        tolerance: How far off it may be.
-        unit: Of all of them.
+        axis: The axis.
+        start_um: Where it was before the move.
+        target_um: Where it was sent.
+        found_um: Where it came to rest.
+        tolerance_um: How far off it may be.
         wire: The last bytes on the line.
 
     Raises:
-        StallError: an axis stopped on its way.
-        PositionError: an axis is somewhere else.
+        StallError: it stopped on its way.
+        PositionError: it is somewhere else.
     """
-    for axis, to in target.items():
-        at, since = found[axis], start[axis]
-        if abs(at - to) <= tolerance:
-            continue
-        on_its_way = min(since, to) - tolerance <= at <= max(since, to) + tolerance
-        kind = StallError if on_its_way else PositionError
-        raise kind(
-            device,
-            axis,
-            f"{axis} came to rest at {at:.10g} {unit} after a move from {since:.10g} to {to:.10g} {unit}",
-            remedy="Look for an obstacle, a limit switch or a hand at the joystick, then home the device.",
-            wire=wire,
-        )
+    if abs(found_um - target_um) <= tolerance_um:
+        return
+    low_um, high_um = sorted((start_um, target_um))
+    on_its_way = low_um - tolerance_um <= found_um <= high_um + tolerance_um
+    raise (StallError if on_its_way else PositionError)(
+        device,
+        axis,
+        f"{axis} came to rest at {found_um:.10g} um after a move from {start_um:.10g} to {target_um:.10g} um",
+        remedy="Look for an obstacle, a limit switch or a hand at the joystick, then home the device.",
+        wire=wire,
+    )
+
+
+def check_arrivals(
+    device: str,
+    start_um: Mapping[str, float],
+    target_um: Mapping[str, float],
+    found_um: Mapping[str, float],
+    tolerance_um: float,
+    wire: str = "",
+) -> None:
+    """Do `check_arrival` for every axis of a move, by their names; raises what it raises."""
+    for axis, to_um in target_um.items():
+        check_arrival(device, axis, start_um[axis], to_um, found_um[axis], tolerance_um, wire)
 
 
 async def begin(send: Callable[[], Awaitable[object]], has_begun: Callable[[], Awaitable[bool]]) -> None:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, OverTemperature
-from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.stops import Actions, see_off
 from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
@@ -215,13 +215,7 @@ class ObisLaser:
                 )
             low_mw = 1e3 * await self._number("SOUR:POW:LIM:LOW?")
             high_mw = 1e3 * await self._number("SOUR:POW:LIM:HIGH?")
-            allowed = Range(max(low_mw, self.power_limits_mw.low), min(high_mw, self.power_limits_mw.high))
-            if allowed.low > allowed.high:
-                raise InputError(
-                    self.name,
-                    f"expected a power within {self.power_limits_mw}; the head emits {low_mw} to {high_mw} mW",
-                )
-            self.power_limits_mw = allowed
+            self.power_limits_mw = common_range(self.name, "power", self.power_limits_mw, Range(low_mw, high_mw), "mW")
             await self._tell("SYST:ERR:CLE")
             # A head that emits, as one may after a crash of ours, refuses to be told its mode, even the one it has.
             if await self._ask("SOUR:AM:SOUR?", str) != "CWP":
@@ -249,6 +243,7 @@ class ObisLaser:
         Raises:
             LimitError: outside `power_limits_mw`; nothing was sent.
             DeviceFault: the head refuses it, or has another one afterwards.
+            Stopped: it was switched off meanwhile.
         """
         check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
         await self._actions.do(self._set_power(power_mw))

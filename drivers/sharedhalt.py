@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from cartoseq.drivers.errors import Stopped
-from cartoseq.drivers.motion import await_rest, begin, check_arrival
+from cartoseq.drivers.motion import await_rest, begin, check_arrivals
 from cartoseq.drivers.transport import Transport
 
 
@@ -89,4 +89,4 @@ async def move_there(
     found_um = await controller.positions_um()
     if not is_there(found_um):
         watch.check()
-    check_arrival(controller.name, start_um, target_um, found_um, tolerance_um, wire=controller.transport.dump())
+    check_arrivals(controller.name, start_um, target_um, found_um, tolerance_um, controller.transport.dump())

@@ -312,17 +312,10 @@ class VixAxis:
         await self._transport.send(self._command("G"))
         expected_s = travel_s(target_um - start_um, self._speed_rps * self._travel_um_per_rev, math.inf)
         await await_rest(self.name, self._is_moving, self._halt, expected_s)
-        found_um = await self._settled_um(target_um)
+        found_um = await self._settled_um()
         if abs(found_um - target_um) > self._tolerance_um:
             await self._raise_fault(f"{self._axis} came to rest at {found_um:.2f} um instead of {target_um:.2f} um")
-        check_arrival(
-            self.name,
-            {self._axis: start_um},
-            {self._axis: target_um},
-            {self._axis: found_um},
-            self._tolerance_um,
-            wire=self._transport.dump(),
-        )
+        check_arrival(self.name, self._axis, start_um, target_um, found_um, self._tolerance_um, self._transport.dump())
 
     async def _set_target(self, steps: int) -> None:
         for _ in range(_TRIES):
@@ -336,7 +329,7 @@ class VixAxis:
             wire=self._transport.dump(),
         )
 
-    async def _settled_um(self, target_um: float) -> float:
+    async def _settled_um(self) -> float:
         """Where it is once the servo has settled, or has had its time to."""
         loop = asyncio.get_running_loop()
         limit_s = loop.time() + _SETTLE_S
@@ -351,7 +344,7 @@ class VixAxis:
         span_um = self.limits_um.high - self.limits_um.low
         expected_s = travel_s(2 * span_um, self._speed_rps * self._travel_um_per_rev, math.inf)
         await await_rest(self.name, self._is_moving, self._halt, expected_s, poll_from_start_s=SEARCH_POLL_S)
-        found_um = await self._settled_um(0.0)
+        found_um = await self._settled_um()
         faults = await self.read_faults()
         if abs(found_um) > self._tolerance_um or any(fault.code == "UF6" for fault in faults):
             raise NotInitialized(

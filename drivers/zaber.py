@@ -42,7 +42,7 @@ from cartoseq.drivers.motion import (
     Motion,
     await_rest,
     begin,
-    check_arrival,
+    check_arrivals,
     travel_s,
 )
 from cartoseq.drivers.transport import Transport, lines
@@ -408,7 +408,7 @@ class _Axes:
         flags = [flag for axis in self.axes for flag in await axis.check_flags()]
         found_um = await self.positions_um()
         try:
-            check_arrival(self._name, start_um, target_um, found_um, self._tolerance_um, wire=self.transport.dump())
+            check_arrivals(self._name, start_um, target_um, found_um, self._tolerance_um, self.transport.dump())
         except DeviceFault as error:
             if "NI" in flags or "NC" in flags:
                 raise Stopped(self._name, f"the move was interrupted from elsewhere: {error.text}") from error

@@ -38,11 +38,11 @@ def test_without_a_ramp_travel_is_distance_by_speed() -> None:
 
 
 def test_what_stops_on_its_way_stalled_and_what_is_elsewhere_was_moved() -> None:
-    check_arrival("stage", {"X": 0}, {"X": 100}, {"X": 100.5}, 1)
+    check_arrival("stage", "X", 0, 100, 100.5, 1, "")
     with pytest.raises(StallError, match="X came to rest at 40 um after a move from 0 to 100 um"):
-        check_arrival("stage", {"X": 0}, {"X": 100}, {"X": 40}, 1)
+        check_arrival("stage", "X", 0, 100, 40, 1, "")
     with pytest.raises(PositionError):
-        check_arrival("stage", {"X": 0}, {"X": 100}, {"X": 140}, 1)
+        check_arrival("stage", "X", 0, 100, 140, 1, "")
 
 
 class Mover:
