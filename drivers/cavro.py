@@ -132,7 +132,7 @@ class CavroPump:
         self._initialized = False
         # Unlike a move of `Motion`, a stroke whose line fails is not halted: after a halt the pump must be initialised,
         # and the stroke may not have begun.
-        self._actions = Actions(name, one_at_a_time=True, abandon=self._abandon, remedy=REINITIALIZE)
+        self._actions = Actions(name, one_at_a_time=True, abandon=self._halt, remedy=REINITIALIZE)
         self._check_settings(dialect)
 
     def _check_settings(self, dialect: DialectName) -> None:
@@ -278,10 +278,6 @@ class CavroPump:
         """Write the stop. Raises `Disconnected`."""
         self._initialized = False
         self._line.halt()
-
-    def _abandon(self) -> None:
-        if self._transport.is_open:
-            self._halt()
 
     async def _is_at_work(self) -> bool:
         return not (await self._line.ask("Q")).ready

@@ -209,7 +209,7 @@ class Motion:
         self._device = device
         self._halt = halt
         self._is_moving = is_moving
-        self._actions = Actions(device, one_at_a_time=True, abandon=self._abandon)
+        self._actions = Actions(device, one_at_a_time=True, abandon=halt)
 
     async def run(self, move: Coroutine[Any, Any, None]) -> None:
         """Do a move to its end.
@@ -221,7 +221,8 @@ class Motion:
         try:
             await self._actions.do(move)
         except LinkError:
-            self._abandon()
+            with contextlib.suppress(Disconnected):
+                self._halt()
             raise
 
     async def stop(self, limit_s: float) -> None:
@@ -247,8 +248,3 @@ class Motion:
         if await self._is_moving():
             self._halt()
             await come_to_rest(self._device, self._is_moving, self._halt, limit_s)
-
-    def _abandon(self) -> None:
-        """Stop what can no longer be watched, unless it cannot be told."""
-        with contextlib.suppress(Disconnected):
-            self._halt()

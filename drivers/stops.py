@@ -13,10 +13,11 @@ two of them, where there is no action to cancel: it looks at `Actions.stops`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from cartoseq.drivers.errors import Busy, DeviceFault, Stopped
+from cartoseq.drivers.errors import Busy, DeviceFault, Disconnected, Stopped
 
 T = TypeVar("T")
 
@@ -30,7 +31,8 @@ class Actions:
     Args:
         device: The device's name in messages.
         one_at_a_time: Whether there may be but one action.
-        abandon: Is called when an action's caller was cancelled, so that nobody watches the device any more.
+        abandon: Is called when an action's caller was cancelled, so that nobody watches the device any more; it may
+            raise `Disconnected`.
         remedy: What to do after a stop: a full sentence.
     """
 
@@ -39,7 +41,7 @@ class Actions:
         device: str,
         *,
         one_at_a_time: bool = False,
-        abandon: Callable[[], None] | None = None,
+        abandon: Callable[[], object] = lambda: None,
         remedy: str = "",
     ) -> None:
         #: How often the driver was stopped.
@@ -68,7 +70,7 @@ class Actions:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if self.stops == stops:
-                if self._abandon is not None:
+                with contextlib.suppress(Disconnected):
                     self._abandon()
             elif not (caller and caller.cancelling()):
                 raise Stopped(self._device, "was stopped before it was done", remedy=self._remedy) from None
