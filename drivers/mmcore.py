@@ -71,7 +71,7 @@ class MicroManagerCore:
             self._users = max(0, self._users - 1)
             if self._users == 0 and self._core is not None:
                 try:
-                    await self.call(self.name, lambda core: core.reset())
+                    await self.call(self.name, _let_go)
                 finally:
                     self._core = None
                     self._end_thread()
@@ -153,12 +153,15 @@ class MicroManagerCore:
         if not self._configuration.is_file():
             raise InputError(self._configuration, "there is no such Micro-Manager configuration")
         core = pymmcore.CMMCore()
+        # Python must not destroy it: now and then MMCore's destructor waits for ever, since its logger misses the order
+        # to end if that comes just as it falls idle. What is left behind is one idle core for every opening.
+        core.thisown = False  # type: ignore[attr-defined]
         if self._adapter_folders:
             core.setDeviceAdapterSearchPaths(self._adapter_folders)
         try:
             core.loadSystemConfiguration(str(self._configuration))
         except _ERRORS as error:
-            core.reset()
+            _let_go(core)
             raise Disconnected(
                 self.name,
                 f"{self._configuration}: {error}",
@@ -170,3 +173,9 @@ class MicroManagerCore:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
+
+
+def _let_go(core: CMMCore) -> None:
+    """Unload all devices, and free the memory for pictures."""
+    core.reset()
+    core.setCircularBufferMemoryFootprint(1)

@@ -90,6 +90,9 @@ class Core:
     def reset(self) -> None:
         pass
 
+    def setCircularBufferMemoryFootprint(self, size_mb: int) -> None:  # noqa: N802
+        pass
+
 
 @pytest.fixture
 def mm(monkeypatch: pytest.MonkeyPatch) -> Core:
