@@ -11,18 +11,18 @@ Source: the HiSeq projects pyseq2501 and PySeq2500. Not yet on hardware.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized, OverTemperature, Stopped
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import DeviceFault, NotInitialized, OverTemperature
+from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.settling import await_settled, check_wait
+from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 Part = Literal["flow_cell", "chiller"]
 
@@ -77,8 +77,7 @@ class _Board:
     async def open(self) -> Identity:
         """Share the line; the first to open it initialises the board."""
         first = not self.transport.is_open
-        await self.transport.open()
-        try:
+        async with self.transport.opening():
             fields = await self.ask("?IDN", r"[^:]*")
             parts = fields[0].split(",")
             if len(parts) < 4 or "Fluidics Controller" not in parts[1]:
@@ -91,9 +90,6 @@ class _Board:
                 )
             if first:
                 await self.order("INIT")
-        except BaseException:
-            await self.transport.close()
-            raise
         return Identity(parts[0], parts[1], firmware=parts[3], notice=NOTICE)
 
     async def ask(self, query: str, pattern: str) -> list[str]:
@@ -173,8 +169,7 @@ class Arm9Temperature:
         self._stable_c = stable_c
         self._gains = dict(gains or {})
         self._target_c: float | None = None
-        #: Set by `make_safe` and `disable`, which end whatever has begun before.
-        self._stopped = asyncio.Event()
+        self._actions = Actions(name)
         self._setting = asyncio.Lock()
 
     async def open(self) -> Identity:
@@ -201,7 +196,7 @@ class Arm9Temperature:
 
     async def make_safe(self) -> None:
         """Switch a flow cell's heater off at once; a chiller goes on cooling the reagents."""
-        self._end_others()
+        self._actions.stop()
         if self._part == "flow_cell":
             self._board.transport.interrupt(encode(self._off))
             await self._switch_off()
@@ -223,21 +218,16 @@ class Arm9Temperature:
             LimitError: it is outside the limits; nothing was sent.
             Stopped: it was switched off meanwhile.
         """
-        if not (math.isfinite(temperature_c) and temperature_c in self.limits_c):
-            raise LimitError(
-                self.name,
-                f"{temperature_c:g} °C was asked for, allowed is {self.limits_c.low:g} to {self.limits_c.high:g} °C",
-            )
-        stopped = self._stopped
+        check_within(self.name, "target", temperature_c, self.limits_c, "°C")
+        await self._actions.do(self._set_target(temperature_c))
+
+    async def _set_target(self, temperature_c: float) -> None:
         async with self._setting:
-            self._go_on(stopped)
             command = "FCTEMP" if self._part == "flow_cell" else "RETEMP"
             await self._board.order(f"{command}:{self._channel}:{round(float(temperature_c), 2)}")
-            self._go_on(stopped)
             self._target_c = temperature_c
             if self._part == "flow_cell":
                 await self._board.order(f"FCTEC:{self._channel}:1")
-                self._go_on(stopped)
 
     async def target_c(self) -> float:
         """The target that was set since the device was opened; the board does not tell it.
@@ -265,52 +255,43 @@ class Arm9Temperature:
         """Return when it has been within the tolerance for the dwell time.
 
         Raises:
+            LimitError: an argument makes no sense.
             NotInitialized: no target is set.
             DeviceFault: it was not, before the time was over.
             OverTemperature: it is far hotter than any target.
             Stopped: it was switched off meanwhile.
         """
-        target_c = await self.target_c()
-        stopped = self._stopped
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + timeout_s
-        within_since_s: float | None = None
-        while True:
-            temperature_c = await self.temperature_c()
-            self._go_on(stopped)
-            now_s = loop.time()
-            if temperature_c > self._hottest_c:
-                raise OverTemperature(
-                    self.name,
-                    "temperature",
-                    f"it reads {temperature_c:g} °C, above {self._hottest_c:g} °C",
-                    wire=self._board.transport.dump(),
-                )
-            if abs(temperature_c - target_c) > tolerance_c:
-                within_since_s = None
-            elif within_since_s is None:
-                within_since_s = now_s
-            if within_since_s is not None and now_s - within_since_s >= dwell_s:
-                return
-            if now_s >= deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "temperature",
-                    f"it reads {temperature_c:g} °C after {timeout_s:g} s, expected {target_c:g} ± {tolerance_c:g} °C "
-                    f"for {dwell_s:g} s",
-                    wire=self._board.transport.dump(),
-                )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(_POLL_S, max(0.0, deadline_s - now_s))):
-                    await stopped.wait()
-            self._go_on(stopped)
+        check_wait(self.name, tolerance_c, dwell_s, timeout_s)
+        await self._actions.do(
+            await_settled(
+                self.name,
+                self._bearable_c,
+                await self.target_c(),
+                tolerance_c,
+                dwell_s,
+                timeout_s,
+                poll_s=_POLL_S,
+                wire=self._board.transport.dump,
+            )
+        )
+
+    async def _bearable_c(self) -> float:
+        temperature_c = await self.temperature_c()
+        if temperature_c > self._hottest_c:
+            raise OverTemperature(
+                self.name,
+                "temperature",
+                f"it reads {temperature_c:g} °C, above {self._hottest_c:g} °C",
+                wire=self._board.transport.dump(),
+            )
+        return temperature_c
 
     async def disable(self) -> None:
         """Switch a flow cell's heater off.
 
         For a chiller the board has no such command: it is set to its highest target, at which it cools least.
         """
-        self._end_others()
+        self._actions.stop()
         if self._part == "flow_cell":
             await self._switch_off()
         else:
@@ -322,14 +303,6 @@ class Arm9Temperature:
         async with self._setting:
             self._target_c = None
             await self._board.order(self._off)
-
-    def _end_others(self) -> None:
-        self._stopped.set()
-        self._stopped = asyncio.Event()
-
-    def _go_on(self, stopped: asyncio.Event) -> None:
-        if stopped.is_set():
-            raise Stopped(self.name, "was switched off meanwhile")
 
     @property
     def _off(self) -> str:

@@ -16,25 +16,22 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.axes import AxesFocus, AxesStage
+from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, Range, XYLimits
 from cartoseq.drivers.errors import DeviceFault, LinkError, Stopped
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
-    begin,
-    check_arrival,
-    check_within,
-    common_range,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.drivers.sharedhalt import HaltWatch, move_there
+from cartoseq.drivers.transport import Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 
-NOTICE: Final = "this driver has not met its hardware yet"
 HALT: Final = b"\\\r"
 UNITS_PER_UM: Final = 10
 REFUSALS: Final = {
@@ -139,7 +136,7 @@ class AsiController:
         if any(not re.fullmatch("[A-Z]", axis) for axis in self.axes) or len(set(self.axes)) != len(self.axes):
             raise InputError(name, f"expected different letters as axes, found {', '.join(axes)}")
         if transport.probe is None:
-            transport.probe = Probe(b"/\r", _FRAME, lambda frame: _understood(_text(frame), parse_busy), _REPLY_S)
+            transport.probe = Probe(b"/\r", _FRAME, lambda frame: is_understood(parse_busy, _text(frame)), _REPLY_S)
 
     async def ask(self, command: str, parse: Callable[[str], T], *, tries: int = _TRIES) -> T:
         """Send a command and return what its reply means.
@@ -153,7 +150,7 @@ class AsiController:
             command.encode() + b"\r",
             _FRAME,
             timeout_s=_REPLY_S,
-            accept=lambda frame: bool(_REFUSED.search(_text(frame))) or _understood(_text(frame), parse),
+            accept=lambda frame: bool(_REFUSED.search(_text(frame))) or is_understood(parse, _text(frame)),
             tries=tries,
         )
         refused = _REFUSED.search(_text(frame))
@@ -263,8 +260,7 @@ class _AsiAxes:
     async def open(self) -> Identity:
         controller = self.controller
         in_use = controller.transport.is_open
-        await controller.transport.open()
-        try:
+        async with controller.transport.opening("an ASI MS-2000 or Tiger"):
             identity = await controller.identify()
             for word, value in self._settings.items():
                 if value is not None:
@@ -282,12 +278,6 @@ class _AsiAxes:
                 self._acceleration_s[axis] = max(await controller.setting("AC", axis), 1) / 1000
             if controller.asks_each_axis or not in_use:
                 await self.motion.rest(max(self._acceleration_s.values()))
-        except LinkError as error:
-            await controller.transport.close()
-            raise not_this_device(error, "an ASI MS-2000 or Tiger") from error
-        except BaseException:
-            await controller.transport.close()
-            raise
         return identity
 
     async def move_to(self, target_um: dict[str, float]) -> None:
@@ -301,6 +291,18 @@ class _AsiAxes:
     async def stop(self) -> None:
         await self.motion.stop(max(self._acceleration_s.values()))
 
+    async def close(self) -> None:
+        await self.controller.transport.close()
+
+    async def positions_um(self) -> dict[str, float]:
+        return await self.controller.positions_um()
+
+    async def read_faults(self) -> list[Fault]:
+        return await self.controller.read_faults()
+
+    async def clear_faults(self) -> None:
+        pass  # nothing is latched: a limit switch opens when the stage leaves it
+
     def _expected_s(self, distance_um: dict[str, float]) -> float:
         return max(
             travel_s(distance, speed := self._speed_um_per_s[axis], speed / self._acceleration_s[axis])
@@ -309,37 +311,28 @@ class _AsiAxes:
 
     async def _in_turn(self, move: Callable[..., Awaitable[None]], *target_um: dict[str, float]) -> None:
         """Move; if the controller can only say that any of its axes moves, when no other does."""
-        halts = self.controller.transport.interrupts
+        watch = HaltWatch(self.controller)
         async with contextlib.nullcontext() if self.controller.asks_each_axis else self.controller.transport.whole:
-            self._hold_not_halted(halts)
+            watch.check()
             await move(*target_um)
 
     async def _move(self, target_um: dict[str, float]) -> None:
-        controller = self.controller
-        halts = controller.transport.interrupts
-        start_um = await controller.positions_um()
-
-        async def has_begun() -> bool:
-            self._hold_not_halted(halts)
-            return await controller.is_moving() or self._is_at(await controller.positions_um(), target_um)
-
-        await begin(lambda: controller.ask(encode_targets("M", target_um), parse_done, tries=1), has_begun)
-        expected_s = self._expected_s({axis: target_um[axis] - start_um[axis] for axis in target_um})
-        await await_rest(controller.name, controller.is_moving, controller.halt, expected_s)
-        found_um = await controller.positions_um()
-        if not self._is_at(found_um, target_um):
-            self._hold_not_halted(halts)
-        check_arrival(
-            controller.name, start_um, target_um, found_um, self._tolerance_um, wire=controller.transport.dump()
+        command = encode_targets("M", target_um)
+        await move_there(
+            self.controller,
+            target_um,
+            lambda: self.controller.ask(command, parse_done, tries=1),
+            self._expected_s,
+            self._tolerance_um,
         )
 
     async def _find_home(self) -> None:
         controller = self.controller
-        halts = controller.transport.interrupts
+        watch = HaltWatch(controller)
         try:
             await controller.ask(f"! {' '.join(controller.axes)}", parse_done, tries=1)
         except LinkError:
-            self._hold_not_halted(halts)
+            watch.check()
             if not await controller.is_moving():
                 raise
         # From anywhere, and the travel between the switches is longer than between the limits.
@@ -351,19 +344,12 @@ class _AsiAxes:
             self._expected_s(span_um),
             poll_from_start_s=SEARCH_POLL_S,
         )
-        self._hold_not_halted(halts)
+        watch.check()
         if self._home_um is not None:
             await controller.ask(encode_targets("H", self._home_um), parse_done)
 
-    def _is_at(self, found_um: dict[str, float], target_um: dict[str, float]) -> bool:
-        return all(abs(found_um[axis] - to) <= self._tolerance_um for axis, to in target_um.items())
 
-    def _hold_not_halted(self, halts: int) -> None:
-        if self.controller.transport.interrupts != halts:
-            raise Stopped(self.controller.name, "the move was ended by a halt of the whole controller")
-
-
-class AsiStage:
+class AsiStage(AxesStage):
     """XY stage on an ASI controller.
 
     Args:
@@ -389,79 +375,20 @@ class AsiStage:
         home: XY | None = None,
         tolerance_um: float = 1.0,
     ) -> None:
-        self.name = name
         controller = AsiController(transport, name, axes)
-        self._x, self._y = controller.axes
-        self._axes = _AsiAxes(
+        x, y = controller.axes
+        found = _AsiAxes(
             controller,
-            {self._x: limits.x_um, self._y: limits.y_um},
+            {x: limits.x_um, y: limits.y_um},
             speed_mm_per_s,
             acceleration_ms,
-            None if home is None else {self._x: home.x_um, self._y: home.y_um},
+            None if home is None else {x: home.x_um, y: home.y_um},
             tolerance_um,
         )
-
-    @property
-    def limits(self) -> XYLimits:
-        """Allowed travel."""
-        return XYLimits(self._axes.limits_um[self._x], self._axes.limits_um[self._y])
-
-    async def open(self) -> Identity:
-        """Connect, identify, hold that the controller has the axes, and read their speeds and limits.
-
-        Raises:
-            InputError: the axes or limits in the instrument file do not fit.
-            LinkError: it does not answer as an ASI controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.controller.transport.close()
-
-    async def home(self) -> None:
-        """Run to the reference place, and count from there if its coordinates are given.
-
-        Raises:
-            Stopped: a stop ended it.
-            DeviceFault: it did not come to rest, or was refused.
-        """
-        await self._axes.home()
-
-    async def position(self) -> XY:
-        """Where it is."""
-        found_um = await self._axes.controller.positions_um()
-        return XY(found_um[self._x], found_um[self._y])
-
-    async def move_to(self, x_um: float, y_um: float) -> None:
-        """Move to an absolute position and return when the stage is at rest there.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            StallError: the stage stopped short of the target.
-            PositionError: it is somewhere else.
-            Stopped: a stop of this stage, or of another axis of the controller, ended it.
-            Busy: it moves already.
-        """
-        await self._axes.move_to({self._x: x_um, self._y: y_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller at once, and return when these are at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """The limit switches that are closed."""
-        return await self._axes.controller.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Nothing is latched: a limit switch opens when the stage leaves it."""
+        super().__init__(name, found, x=x, y=y)
 
 
-class AsiFocus:
+class AsiFocus(AxesFocus):
     """Focus axis on an ASI controller.
 
     Args:
@@ -485,68 +412,12 @@ class AsiFocus:
         acceleration_ms: float | None = None,
         tolerance_um: float = 0.3,
     ) -> None:
-        self.name = name
         controller = AsiController(transport, name, (axis,))
-        self._axis = controller.axes[0]
-        self._axes = _AsiAxes(controller, {self._axis: limits_um}, speed_mm_per_s, acceleration_ms, None, tolerance_um)
-
-    @property
-    def limits_um(self) -> Range:
-        """Allowed travel."""
-        return self._axes.limits_um[self._axis]
-
-    async def open(self) -> Identity:
-        """Connect, identify, hold that the controller has the axis, and read its speed and limits.
-
-        Raises:
-            InputError: the axis or limits in the instrument file do not fit.
-            LinkError: it does not answer as an ASI controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.controller.transport.close()
-
-    async def position_um(self) -> float:
-        """Where it is."""
-        return (await self._axes.controller.positions_um())[self._axis]
-
-    async def move_to_um(self, z_um: float) -> None:
-        """Move to an absolute position and return when the axis is at rest there.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            StallError: the axis stopped short of the target.
-            PositionError: it is somewhere else.
-            Stopped: a stop of this axis, or of another of the controller, ended it.
-            Busy: it moves already.
-        """
-        await self._axes.move_to({self._axis: z_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller at once, and return when this one is at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """The limit switches that are closed."""
-        return await self._axes.controller.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Nothing is latched: a limit switch opens when the axis leaves it."""
+        z = controller.axes[0]
+        super().__init__(
+            name, _AsiAxes(controller, {z: limits_um}, speed_mm_per_s, acceleration_ms, None, tolerance_um), z=z
+        )
 
 
 def _text(frame: bytes) -> str:
     return frame.decode("latin-1")
-
-
-def _understood(text: str, parse: Callable[[str], object]) -> bool:
-    try:
-        parse(text)
-    except ValueError:
-        return False
-    return True

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: The notice in the identity of every device whose driver was only tested against a simulator so far.
+NOTICE: Final = "this driver has not met its hardware yet"
 
 
 @dataclass(frozen=True)

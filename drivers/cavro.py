@@ -15,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from cartoseq.drivers import cavrocodec as codec
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.cavrocodec import DialectName, Framing
 from cartoseq.drivers.cavroline import REINITIALIZE, CavroLine
 from cartoseq.drivers.errors import (
@@ -31,12 +31,13 @@ from cartoseq.drivers.errors import (
     PositionError,
     ReplyTimeout,
     StallError,
-    Stopped,
 )
+from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.motion import come_to_rest
+from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 PORTS: Final = {"input": "I", "output": "O", "bypass": "B"}
 
 _POLL_S: Final = 0.05
@@ -45,7 +46,6 @@ _LOOK_S: Final = 5.0
 #: A stroke may take so much longer than its computed time, and so many seconds on top, for ramps.
 _SLACK: Final = 1.25
 _MARGIN_S: Final = 3.0
-_STOP_AGAIN_S: Final = 0.5
 _VALVE: Final[dict[DialectName, re.Pattern[str]]] = {
     "cavro": re.compile(r"[IOBE]|[IO][1-9][0-9]?"),
     "kloehn": re.compile(r"[IOB]"),
@@ -130,8 +130,9 @@ class CavroPump:
         per_unit_ul = barrel_ul / self._speed_units if self._speed_units > 0 else math.nan
         self.flow_ul_per_s = Range(speeds.low * per_unit_ul, min(speeds.high * per_unit_ul, max_flow_ul_per_s))
         self._initialized = False
-        self._action: asyncio.Task[None] | None = None
-        self._stopped = False
+        # Unlike a move of `Motion`, a stroke whose line fails is not halted: after a halt the pump must be initialised,
+        # and the stroke may not have begun.
+        self._actions = Actions(name, one_at_a_time=True, abandon=self._halt, remedy=REINITIALIZE)
         self._check_settings(dialect)
 
     def _check_settings(self, dialect: DialectName) -> None:
@@ -166,21 +167,17 @@ class CavroPump:
         """
         if self._framing == "oem" and self._transport.probe is not None:
             raise InputError(self.name, "the line has a probe, expected none with OEM framing")
-        await self._transport.open()
-        try:
-            return await self._identify()
-        except ReplyTimeout as error:
-            await self._transport.close()
-            raise ReplyTimeout(
-                self.name,
-                error.problem,
-                remedy=f"Check its power, its cable, its baud rate, its address switch (expected {self._switch:X}), "
-                f"and whether it is set to {self._framing.upper()} framing.",
-                wire=error.wire,
-            ) from error
-        except BaseException:
-            await self._transport.close()
-            raise
+        async with self._transport.opening():
+            try:
+                return await self._identify()
+            except ReplyTimeout as error:
+                raise ReplyTimeout(
+                    self.name,
+                    error.problem,
+                    remedy="Check its power, its cable, its baud rate, its address switch "
+                    f"(expected {self._switch:X}), and whether it is set to {self._framing.upper()} framing.",
+                    wire=error.wire,
+                ) from error
 
     async def _identify(self) -> Identity:
         self._initialized = False
@@ -229,7 +226,7 @@ class CavroPump:
             Busy: the pump is at work.
             Stopped: it was stopped meanwhile.
         """
-        await self._do(self._find_zero())
+        await self._actions.do(self._find_zero())
 
     async def plunger_ul(self) -> float:
         """Volume in the barrel, as the plunger's place tells it; also while it moves."""
@@ -262,7 +259,7 @@ class CavroPump:
             Busy: the pump is at work.
             Stopped: it was stopped meanwhile.
         """
-        await self._do(self._turn(self._valve(port)))
+        await self._actions.do(self._turn(self._valve(port)))
 
     async def stop(self) -> None:
         """Stop the plunger at once; a turn of the valve is finished. Strokes wait for `initialize` then.
@@ -271,55 +268,19 @@ class CavroPump:
             LinkError: it cannot be told, or asked.
             DeviceFault: it goes on.
         """
-        try:
-            self._halt()
-        finally:
-            if self._action is not None:
-                self._stopped = True
-                self._action.cancel()
-        loop = asyncio.get_running_loop()
-        begun_s = said_s = loop.time()
-        while True:
-            failure: LinkError | None = None
-            try:
-                if (await self._line.ask("Q")).ready:
-                    return
-            except Disconnected:
-                raise
-            except LinkError as error:
-                failure = error
-            if loop.time() - begun_s > self._valve_s + _MARGIN_S:
-                raise failure or self._overdue("it was told to stop", loop.time() - begun_s)
-            if loop.time() - said_s >= _STOP_AGAIN_S:
-                said_s = loop.time()
-                self._halt()
-            await asyncio.sleep(_POLL_S)
+        self._actions.stop()
+        self._halt()
+        await come_to_rest(self.name, self._is_at_work, self._halt, self._valve_s)
 
     # ----------------------------------------------------------------------------------------------------- the actions
-
-    async def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        """Do one thing at a time; a stop ends it, and who is cancelled stops the plunger."""
-        if self._action is not None:
-            action.close()
-            raise Busy(self.name, "is asked for a stroke during another", remedy="Await the first one, or stop it.")
-        self._stopped = False
-        self._action = asyncio.ensure_future(action)
-        try:
-            await self._action
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._stopped and not (caller is not None and caller.cancelling()):
-                raise Stopped(self.name, "was stopped before it was done", remedy=REINITIALIZE) from None
-            if not self._stopped and self._transport.is_open:
-                self._halt()
-            raise
-        finally:
-            self._action = None
 
     def _halt(self) -> None:
         """Write the stop. Raises `Disconnected`."""
         self._initialized = False
         self._line.halt()
+
+    async def _is_at_work(self) -> bool:
+        return not (await self._line.ask("Q")).ready
 
     async def _find_zero(self) -> None:
         self._initialized = False
@@ -352,18 +313,14 @@ class CavroPump:
             raise LimitError(self.name, f"port {port} is the bypass, through which no stroke can go")
         if not (math.isfinite(volume_ul) and 0 < volume_ul <= self.barrel_ul):
             raise LimitError(self.name, f"a stroke of {volume_ul:g} ul does not fit a barrel of {self.barrel_ul:g} ul")
-        if not (math.isfinite(flow_ul_per_s) and flow_ul_per_s in self.flow_ul_per_s):
-            low, high = self.flow_ul_per_s.low, self.flow_ul_per_s.high
-            raise LimitError(
-                self.name, f"a flow of {flow_ul_per_s:g} ul/s was asked for, allowed is {low:g} to {high:g}"
-            )
+        check_within(self.name, "flow", flow_ul_per_s, self.flow_ul_per_s, "ul/s")
         steps = round(volume_ul / self.barrel_ul * self._steps)
         if steps == 0:
             raise LimitError(self.name, f"{volume_ul:g} ul is less than half a step of its plunger")
         if not self._initialized:
             raise self._line.fault(codec.NOT_INITIALIZED)
         speed = round(flow_ul_per_s * self._speed_units / self.barrel_ul)
-        await self._do(self._move_by(direction * steps, valve, speed))
+        await self._actions.do(self._move_by(direction * steps, valve, speed))
 
     async def _move_by(self, steps: int, valve: str, speed: int) -> None:
         await self._must_be_ready()
@@ -445,7 +402,13 @@ class CavroPump:
                 return state.error
             if late:
                 self._halt()
-                raise self._overdue(f"it may take {allowed_s:.3g} s {what}", loop.time() - begun_s)
+                raise DeviceFault(
+                    self.name,
+                    "busy",
+                    f"still at work after {loop.time() - begun_s:.3g} s, though it may take {allowed_s:.3g} s {what}",
+                    remedy="Check its syringe and valve, and the steps and speeds in the instrument file.",
+                    wire=self._transport.dump(),
+                )
 
     async def _set_step_mode(self) -> None:
         if self._step_mode is not None and (await self._line.ask("Q")).ready:
@@ -478,15 +441,6 @@ class CavroPump:
             if error in self._dialect.uninitialized:
                 self._initialized = False
             raise self._line.fault(error)
-
-    def _overdue(self, why: str, after_s: float) -> DeviceFault:
-        return DeviceFault(
-            self.name,
-            "busy",
-            f"it is still at work after {after_s:.3g} s, though {why}",
-            remedy="Check its syringe and valve, and the steps and speeds in the instrument file.",
-            wire=self._transport.dump(),
-        )
 
     def _not_ours(self, why: str) -> DeviceFault:
         return DeviceFault(

@@ -14,15 +14,14 @@ import re
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, LimitError, OverTemperature
-from cartoseq.drivers.stops import Action, Stops
-from cartoseq.drivers.transport import Probe, Transport
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, OverTemperature
+from cartoseq.drivers.limits import check_within, common_range
+from cartoseq.drivers.stops import Actions, see_off
+from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 FAULT_TEXT: Final = {
     1: "a temperature is out of range",
@@ -48,7 +47,6 @@ _ABORTED_MODE: Final = 6
 
 _REPLY_S: Final = 0.3
 _POLL_S: Final = 0.1
-_SWITCH_S: Final = 2.0
 #: More than this share of the greatest power is no power but a stray reply.
 _PLAUSIBLE: Final = 1.5
 _SET_POINT_TOLERANCE_MW: Final = 0.11
@@ -135,7 +133,7 @@ class CoboltLaser:
         self._transport = transport
         self._kind = kind
         self._start_s = start_s if start_s is not None else (15.0 if kind == "diode" else 300.0)
-        self._stops = Stops(name)
+        self._actions = Actions(name)
 
     async def open(self) -> Identity:
         """Connect, identify, hold the power limit against the head's, and choose constant power.
@@ -147,38 +145,27 @@ class CoboltLaser:
             DeviceFault: it is no Cobolt, or refuses.
             InputError: it cannot emit a power that the instrument file allows.
         """
-        await self._transport.open()
-        try:
-            action = self._stops.begin()
-            serial_number = await self._ask("sn?", parse_text, action)
+        self._transport.probe = None  # until its serial number is known
+        async with self._transport.opening():
+            serial_number = await self._ask("sn?", parse_text)
             expected = serial_number.encode("latin-1") + b"\r\n"
             self._transport.probe = Probe(b"sn?\r", frame_line, lambda frame: frame == expected, _REPLY_S)
             identity = Identity(
                 maker="Cobolt",
-                model=await self._ask("glm?", parse_text, action),
+                model=await self._ask("glm?", parse_text),
                 serial_number=serial_number,
-                firmware=await self._ask("gfv?", parse_text, action),
+                firmware=await self._ask("gfv?", parse_text),
                 notice=NOTICE,
             )
-            high_mw = await self._ask("gmlp?", parse_number, action)
-            if high_mw < self.power_limits_mw.low:
-                raise InputError(
-                    self.name,
-                    f"expected a power within {self.power_limits_mw.low:g} to {self.power_limits_mw.high:g} mW,"
-                    f" found {identity.model} of at most {high_mw:g} mW",
-                )
-            self.power_limits_mw = Range(self.power_limits_mw.low, min(high_mw, self.power_limits_mw.high))
-            if await self._ask("gam?", parse_code, action) != 1:
-                await self._tell("cp", action)
-        except BaseException:
-            self._transport.probe = None
-            await self._transport.close()
-            raise
+            high_mw = await self._ask("gmlp?", parse_number)
+            self.power_limits_mw = common_range(self.name, "power", self.power_limits_mw, Range(0.0, high_mw), "mW")
+            if await self._ask("gam?", parse_code) != 1:
+                await self._tell("cp")
         return identity
 
     async def close(self) -> None:
         """Let go of the line; the light stays as it is."""
-        self._stops.stop()
+        self._actions.stop()
         await self._transport.close()
 
     async def make_safe(self) -> None:
@@ -187,9 +174,9 @@ class CoboltLaser:
         Raises:
             DeviceFault: it stays on.
         """
-        action = self._stops.stop()
+        self._actions.stop()
         self._transport.interrupt(b"l0\r")
-        await self._see_dark(action)
+        await self._see_dark()
 
     async def set_power_mw(self, power_mw: float) -> None:
         """Set the power that it emits when it is on, and hold that the head has taken it.
@@ -197,15 +184,14 @@ class CoboltLaser:
         Raises:
             LimitError: outside `power_limits_mw`; nothing was sent.
             DeviceFault: the head refuses it, or has another one afterwards.
+            Stopped: it was switched off meanwhile.
         """
-        if power_mw not in self.power_limits_mw:
-            raise LimitError(
-                self.name,
-                f"a power of {power_mw} mW is outside {self.power_limits_mw.low} to {self.power_limits_mw.high} mW",
-            )
-        action = self._stops.begin()
-        await self._tell(f"p {encode_power(power_mw)}", action)
-        taken_mw = await self._ask("p?", self._parse_power_mw, action)
+        check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
+        await self._actions.do(self._set_power(power_mw))
+
+    async def _set_power(self, power_mw: float) -> None:
+        await self._tell(f"p {encode_power(power_mw)}")
+        taken_mw = await self._ask("p?", self._parse_power_mw)
         if abs(taken_mw - power_mw) > _SET_POINT_TOLERANCE_MW:
             raise DeviceFault(
                 self.name, "set point", f"expected {power_mw} mW, found {taken_mw:.2f} mW", wire=self._transport.dump()
@@ -213,7 +199,7 @@ class CoboltLaser:
 
     async def power_mw(self) -> float:
         """The power that the head measures."""
-        return await self._ask("pa?", self._parse_power_mw, self._stops.begin())
+        return await self._ask("pa?", self._parse_power_mw)
 
     async def set_emission(self, on: bool) -> None:
         """Switch the light, and return when the head says that it is on (or off).
@@ -225,73 +211,73 @@ class CoboltLaser:
             Stopped: it was switched off meanwhile.
         """
         if not on:
-            action = self._stops.stop()
-            await self._tell("l0", action)
-            await self._see_dark(action)
+            self._actions.stop()
+            await self._tell("l0")
+            await self._see_dark()
             return
-        action = self._stops.begin()
-        await self._hold_ready(action)
-        if await self._emits(action):
+        await self._actions.do(self._switch_on())
+
+    async def _switch_on(self) -> None:
+        await self._hold_ready()
+        if await self._emits():
             return
         # Switching on by hand is refused while autostart is set; the start sequence is not.
-        autostart = await self._ask("@cobas?", parse_flag, action)
-        await self._tell("@cob1" if autostart else "l1", action)
+        autostart = await self._ask("@cobas?", parse_flag)
+        await self._tell("@cob1" if autostart else "l1")
         deadline_s = asyncio.get_running_loop().time() + self._start_s
-        while not await self._emits(action):
-            await self._hold_ready(action)
+        while not await self._emits():
+            await self._hold_ready()
             if asyncio.get_running_loop().time() > deadline_s:
-                fault = await self._no_light(action)
-                await self._tell("l0", action)  # no light may come later, when nobody expects it
+                fault = await self._no_light()
+                await self._tell("l0")  # no light may come later, when nobody expects it
                 raise fault
-            await action.sleep(_POLL_S)
+            await asyncio.sleep(_POLL_S)
 
     async def is_emitting(self) -> bool:
         """Whether there is light: it is switched on, and in a mode that emits."""
-        return await self._emits(self._stops.begin())
+        return await self._emits()
 
     async def interlock_ok(self) -> bool:
         """Whether the safety circuit is closed."""
-        return not await self._ask("ilk?", parse_flag, self._stops.begin())
+        return not await self._ask("ilk?", parse_flag)
 
     async def read_faults(self) -> list[Fault]:
         """The head's fault, and an open interlock."""
-        action = self._stops.begin()
-        code = await self._ask("f?", parse_code, action)
+        code = await self._ask("f?", parse_code)
         faults = [Fault(str(code), FAULT_TEXT.get(code, f"fault {code}"))] if code else []
-        if await self._ask("ilk?", parse_flag, action):
+        if await self._ask("ilk?", parse_flag):
             faults.append(Fault("interlock", "the safety circuit is open"))
         return faults
 
     async def clear_faults(self) -> None:
         """Clear the head's fault; it does not switch on by that."""
-        await self._tell("cf", self._stops.begin())
+        await self._actions.do(self._tell("cf"))
 
     # ------------------------------------------------------------------------------------------------------ the inside
 
-    async def _emits(self, action: Action) -> bool:
-        if not await self._ask("l?", parse_flag, action):
+    async def _emits(self) -> bool:
+        if not await self._ask("l?", parse_flag):
             return False
-        return await self._ask("gom?", parse_code, action) in _EMITTING[self._kind]
+        return await self._ask("gom?", parse_code) in _EMITTING[self._kind]
 
-    async def _see_dark(self, action: Action) -> None:
-        deadline_s = asyncio.get_running_loop().time() + _SWITCH_S
-        while await self._ask("l?", parse_flag, action):
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "emission",
-                    "there is light after it was switched off",
-                    remedy="Turn its key off.",
-                    wire=self._transport.dump(),
-                )
-            await action.sleep(_POLL_S)
-            await self._tell("l0", action)  # a command of another task may have gone out after the stop
+    async def _see_dark(self) -> None:
+        await see_off(
+            lambda: self._ask("l?", parse_flag),
+            lambda: self._tell("l0"),
+            lambda: DeviceFault(
+                self.name,
+                "emission",
+                "there is light after it was switched off",
+                remedy="Turn its key off.",
+                wire=self._transport.dump(),
+            ),
+        )
 
-    async def _hold_ready(self, action: Action) -> None:
+    async def _hold_ready(self) -> None:
         """Raise what keeps the head from emitting."""
-        if await self._ask("ilk?", parse_flag, action):
+        if await self._ask("ilk?", parse_flag):
             raise self._interlock_open("interlock", "the safety circuit is open")
-        code = await self._ask("f?", parse_code, action)
+        code = await self._ask("f?", parse_code)
         if code == 3:
             raise self._interlock_open(code, FAULT_TEXT[code])
         if code:
@@ -303,8 +289,8 @@ class CoboltLaser:
                 wire=self._transport.dump(),
             )
 
-    async def _no_light(self, action: Action) -> DeviceFault:
-        mode = await self._ask("gom?", parse_code, action)
+    async def _no_light(self) -> DeviceFault:
+        mode = await self._ask("gom?", parse_code)
         text = _MODE_TEXT[self._kind].get(mode, "in an unknown mode")
         if mode == _KEY_MODE[self._kind]:
             return self._interlock_open("key", "its key is off")
@@ -330,11 +316,11 @@ class CoboltLaser:
             raise ValueError(f"{value!r} W is no power of a laser of {self.power_limits_mw.high:g} mW")
         return power_mw
 
-    async def _tell(self, command: str, action: Action) -> None:
+    async def _tell(self, command: str) -> None:
         """Send a command that sets a value, again where the line fails. Raises `DeviceFault` for a refusal."""
-        await self._ask(command, self._parse_ok, action)
+        await self._ask(command, self._parse_ok)
 
-    async def _ask(self, query: str, parse: Callable[[str], T], action: Action) -> T:
+    async def _ask(self, query: str, parse: Callable[[str], T]) -> T:
         """Send a query, again where the line fails or the value is malformed. Raises `DeviceFault` for a refusal."""
 
         async def exchange() -> T:
@@ -350,7 +336,7 @@ class CoboltLaser:
                     self.name, f"{query} was answered by {error}", wire=self._transport.dump()
                 ) from error
 
-        return await action.repeat(exchange)
+        return await repeat(exchange)
 
     @staticmethod
     def _parse_ok(value: str) -> None:

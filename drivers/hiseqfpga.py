@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import Final, Literal
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import Busy, DeviceFault, LimitError, LinkError, NotInitialized
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import Busy, DeviceFault, LimitError, NotInitialized
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     POLL_S,
     SEARCH_POLL_S,
@@ -30,15 +32,11 @@ from cartoseq.drivers.motion import (
     await_rest,
     begin,
     check_arrival,
-    check_within,
-    common_range,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.drivers.transport import Accept, Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 OBJECTIVE_STEPS_PER_UM: Final = 262
 OBJECTIVE_STEPS: Final = Range(0, 65_535)
 OBJECTIVE_UM: Final = Range(0, 65_535 / OBJECTIVE_STEPS_PER_UM)
@@ -83,6 +81,10 @@ def speed_units(speed_mm_per_s: float) -> int:
     return int(_SPEED_UNITS * speed_mm_per_s)
 
 
+def _answers(command: str) -> Accept:
+    return lambda frame: is_understood(partial(parse_answer, command=command), frame)
+
+
 class HiSeqFpga:
     """The FPGA; all that use one share this object, and the first that opens it resets it.
 
@@ -95,7 +97,7 @@ class HiSeqFpga:
         self.name = name
         self._transport = transport
         if transport.probe is None:
-            transport.probe = Probe(b"TDIYERD\n", _FRAME, lambda frame: _answers(frame, "TDIYERD"), _REPLY_S)
+            transport.probe = Probe(b"TDIYERD\n", _FRAME, _answers("TDIYERD"), _REPLY_S)
 
     @property
     def transport(self) -> Transport:
@@ -110,15 +112,8 @@ class HiSeqFpga:
             LinkError: nothing answers.
         """
         in_use = self._transport.is_open
-        await self._transport.open()
-        try:
+        async with self._transport.opening("the FPGA of a HiSeq 2500"):
             await self.ask("TDIYERD" if in_use else "RESET", timeout_s=_RESET_S)
-        except LinkError as error:
-            await self._transport.close()
-            raise not_this_device(error, "the FPGA of a HiSeq 2500") from error
-        except BaseException:
-            await self._transport.close()
-            raise
         return Identity("Illumina", "HiSeq 2500 FPGA", notice=NOTICE)
 
     async def close(self) -> None:
@@ -148,7 +143,7 @@ class HiSeqFpga:
             command.encode("ascii") + b"\n",
             _FRAME,
             timeout_s=timeout_s,
-            accept=lambda frame: _answers(frame, command),
+            accept=_answers(command),
             tries=tries,
         )
         numbers = parse_answer(frame, command)
@@ -349,11 +344,12 @@ class Objective:
         await await_rest(self.name, self._is_moving, self._halt, expected_s, poll_from_start_s=POLL_S)
         check_arrival(
             self.name,
-            {"Z": start_um},
-            {"Z": target_um},
-            {"Z": self._last_steps / OBJECTIVE_STEPS_PER_UM},
+            "Z",
+            start_um,
+            target_um,
+            self._last_steps / OBJECTIVE_STEPS_PER_UM,
             self._tolerance_um,
-            wire=self._fpga.transport.dump(),
+            self._fpga.transport.dump(),
         )
 
 
@@ -473,12 +469,7 @@ class TiltMotor:
         await await_rest(self.name, self._is_moving, self._halt, expected_s)
         found_um = await self.position_um()
         check_arrival(
-            self.name,
-            {self._axis: start_um},
-            {self._axis: target_um},
-            {self._axis: found_um},
-            self._tolerance_um,
-            wire=self._fpga.transport.dump(),
+            self.name, self._axis, start_um, target_um, found_um, self._tolerance_um, self._fpga.transport.dump()
         )
 
     async def _find_home(self) -> None:
@@ -498,11 +489,3 @@ class TiltMotor:
                 wire=self._fpga.transport.dump(),
             )
         self._homed = True
-
-
-def _answers(frame: bytes, command: str) -> bool:
-    try:
-        parse_answer(frame, command)
-    except ValueError:
-        return False
-    return True

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, XYLimits
+from cartoseq.drivers.capabilities import NOTICE, XY, Fault, Identity, XYLimits
 from cartoseq.drivers.errors import DeviceError
-from cartoseq.drivers.mdrive import NOTICE, MDriveAxis
+from cartoseq.drivers.mdrive import MDriveAxis
 from cartoseq.drivers.vix import VixAxis
 
 

@@ -17,8 +17,9 @@ import asyncio
 import re
 from typing import Final
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LinkError, NotInitialized, StallError
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import DeviceFault, NotInitialized, StallError
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     MARGIN_S,
     SEARCH_POLL_S,
@@ -26,14 +27,10 @@ from cartoseq.drivers.motion import (
     Motion,
     await_rest,
     check_arrival,
-    check_within,
-    common_range,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.drivers.transport import Probe, Transport, is_understood, lines
 
-NOTICE: Final = "this driver has not met its hardware yet"
 ESCAPE: Final = b"\x1b"
 STEPS_PER_UM: Final = 0.4096
 HOME_STEPS: Final = 30_000
@@ -136,7 +133,7 @@ class MDriveAxis:
         self._count_is_true = True  # until a search for home is broken off, or the count is outside the travel
         self._motion = Motion(name, self._halt, self._is_moving)
         if transport.probe is None:
-            transport.probe = Probe(b"PR MV\r", _FRAME, _is_value, _REPLY_S)
+            transport.probe = Probe(b"PR MV\r", _FRAME, lambda frame: is_understood(parse_value, frame), _REPLY_S)
 
     async def open(self) -> Identity:
         """Connect, set it up, and hold that it took the settings.
@@ -145,15 +142,8 @@ class MDriveAxis:
             DeviceFault: another device answers, or it did not take a setting.
             LinkError: nothing answers.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening("an MDrive"):
             await self._set_up()
-        except LinkError as error:
-            await self._transport.close()
-            raise not_this_device(error, "an MDrive") from error
-        except BaseException:
-            await self._transport.close()
-            raise
         return Identity("IMS/Schneider", "MDrive", notice=NOTICE)
 
     async def close(self) -> None:
@@ -228,7 +218,11 @@ class MDriveAxis:
 
     async def _value(self, word: str) -> int:
         frame = await self._transport.exchange(
-            f"PR {word}\r".encode(), _FRAME, timeout_s=_REPLY_S, accept=_is_value, tries=_TRIES
+            f"PR {word}\r".encode(),
+            _FRAME,
+            timeout_s=_REPLY_S,
+            accept=lambda frame: is_understood(parse_value, frame),
+            tries=_TRIES,
         )
         return parse_value(frame)
 
@@ -263,14 +257,7 @@ class MDriveAxis:
         found_um = await self.position_um()
         if abs(found_um - target_um) > self._tolerance_um:
             await self._explain(f"{self._axis} came to rest at {found_um:.1f} um instead of {target_um:.1f} um")
-        check_arrival(
-            self.name,
-            {self._axis: start_um},
-            {self._axis: target_um},
-            {self._axis: found_um},
-            self._tolerance_um,
-            wire=self._transport.dump(),
-        )
+        check_arrival(self.name, self._axis, start_um, target_um, found_um, self._tolerance_um, self._transport.dump())
 
     async def _explain(self, what: str) -> None:
         """Raise what the drive itself says of a move that failed, if it says anything."""
@@ -303,11 +290,3 @@ class MDriveAxis:
                 )
             await asyncio.sleep(SEARCH_POLL_S)
         self._count_is_true = True
-
-
-def _is_value(frame: bytes) -> bool:
-    try:
-        parse_value(frame)
-    except ValueError:
-        return False
-    return True

@@ -11,16 +11,16 @@ import math
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import (
     Busy,
     ChecksumError,
     DeviceFault,
     FramingError,
-    LimitError,
     LinkError,
     OverTemperature,
 )
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.mecom import (
     Answer,
     encode_frame,
@@ -32,13 +32,12 @@ from cartoseq.drivers.mecom import (
     parse_int,
     parse_server_error,
 )
-from cartoseq.drivers.stops import Action, Stops
-from cartoseq.drivers.transport import Transport
+from cartoseq.drivers.settling import await_settled, check_wait
+from cartoseq.drivers.stops import Actions, see_off
+from cartoseq.drivers.transport import Transport, repeat
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 # Parameters by number, as the maker's list has them.
 DEVICE_TYPE: Final = 100
@@ -122,7 +121,7 @@ class MeerstetterTec:
         self._address = address
         self._channel = channel
         self._sink_limit_c = sink_limit_c
-        self._stops = Stops(name)
+        self._actions = Actions(name)
         self._sequence = 0
         #: The target that was asked for, while regulation is to be on.
         self._wanted_c: float | None = None
@@ -134,20 +133,18 @@ class MeerstetterTec:
             LinkError: no sound answer.
             DeviceFault: it answers, but is no temperature controller with this channel.
         """
-        await self._transport.open()
-        try:
-            action = self._stops.begin()
-            model = (await self._ask(b"?IF", action)).decode("latin-1").strip()
-            kind = await self._read_int(DEVICE_TYPE, action)
+        async with self._transport.opening():
+            model = (await self._ask(b"?IF")).decode("latin-1").strip()
+            kind = await self._read_int(DEVICE_TYPE)
             identity = Identity(
                 maker="Meerstetter Engineering",
                 model=f"TEC-{kind} ({model})",
-                serial_number=str(await self._read_int(SERIAL_NUMBER, action)),
-                firmware=f"{await self._read_int(FIRMWARE, action) / 100:.2f}",
+                serial_number=str(await self._read_int(SERIAL_NUMBER)),
+                firmware=f"{await self._read_int(FIRMWARE) / 100:.2f}",
                 notice=NOTICE,
             )
             try:
-                await self._read_float(OBJECT_TEMPERATURE, action)
+                await self._read_float(OBJECT_TEMPERATURE)
             except DeviceFault as fault:
                 if fault.code not in (f"+{_PARAMETER_ABSENT:02X}", f"+{_INSTANCE_ABSENT:02X}"):
                     raise
@@ -158,15 +155,12 @@ class MeerstetterTec:
                     remedy="Check address and channel in the instrument file.",
                     wire=self._transport.dump(),
                 ) from fault
-            await self._set_up(action)
-        except BaseException:
-            await self._transport.close()
-            raise
+            await self._set_up()
         return identity
 
     async def close(self) -> None:
         """Let go of the line; it goes on regulating."""
-        self._stops.stop()
+        self._actions.stop()
         await self._transport.close()
 
     async def make_safe(self) -> None:
@@ -179,18 +173,17 @@ class MeerstetterTec:
         Raises:
             DeviceFault: it stays on.
         """
-        action = self._stops.stop()
+        self._actions.stop()
         self._wanted_c = None
         off = encode_write(OUTPUT_ENABLE, self._channel, 0)
         self._transport.interrupt(self._query(off))
-        deadline_s = _now_s() + _SWITCH_S
-        while not await self._is_off(action):
-            # Another task's command may have gone out after the stop, or the stop was lost.
-            if _now_s() > deadline_s:
-                raise DeviceFault(
-                    self.name, "on", "the output stays on after it was switched off", remedy="Switch off its supply."
-                )
-            await self._ask(off, action)
+        await see_off(
+            self._is_on,
+            lambda: self._ask(off),
+            lambda: DeviceFault(
+                self.name, "on", "the output stays on after it was switched off", remedy="Switch off its supply."
+            ),
+        )
 
     async def set_target_c(self, temperature_c: float) -> None:
         """Set the target, switch regulation on, and return when the device says that it runs.
@@ -200,22 +193,20 @@ class MeerstetterTec:
             DeviceFault: it stands in an error, or refuses.
             Stopped: it was switched off meanwhile.
         """
-        if temperature_c not in self.limits_c:
-            raise LimitError(
-                self.name,
-                f"a target of {temperature_c} °C is outside {self.limits_c.low} to {self.limits_c.high} °C",
-            )
-        action = self._stops.begin()
-        if await self._read_int(STATUS, action) == STATUS_ERROR:
-            raise await self._fault(action)
-        await self._ask(encode_write(TARGET, self._channel, float(temperature_c)), action)
+        check_within(self.name, "target", temperature_c, self.limits_c, "°C")
+        await self._actions.do(self._regulate(temperature_c))
+
+    async def _regulate(self, temperature_c: float) -> None:
+        if await self._read_int(STATUS) == STATUS_ERROR:
+            raise await self._fault()
+        await self._ask(encode_write(TARGET, self._channel, float(temperature_c)))
         self._wanted_c = temperature_c
-        await self._ask(encode_write(OUTPUT_ENABLE, self._channel, 1), action)
+        await self._ask(encode_write(OUTPUT_ENABLE, self._channel, 1))
         deadline_s = _now_s() + _SWITCH_S
-        while not await self._runs(action):
+        while not await self._runs():
             if _now_s() > deadline_s:
                 raise DeviceFault(self.name, "off", "regulation does not start", wire=self._transport.dump())
-            await action.sleep(_POLL_S / 5)
+            await asyncio.sleep(_POLL_S / 5)
 
     async def target_c(self) -> float:
         """The target that is regulated to."""
@@ -227,7 +218,7 @@ class MeerstetterTec:
         Raises:
             DeviceFault: the sensor gives no temperature.
         """
-        return await self._measure(self._stops.begin())
+        return await self._measure()
 
     async def is_stable(self) -> bool:
         """Whether the device says that it has settled at its target."""
@@ -244,56 +235,40 @@ class MeerstetterTec:
             DeviceFault: it stands in an error, regulates no more, or is not there in time.
             Stopped: it was switched off meanwhile.
         """
-        if not (0 < tolerance_c < math.inf and 0 <= dwell_s < math.inf and 0 < timeout_s < math.inf):
-            raise LimitError(
-                self.name, f"cannot wait for ±{tolerance_c} K over {dwell_s} s within {timeout_s} s: no such times"
+        check_wait(self.name, tolerance_c, dwell_s, timeout_s)
+        await self._actions.do(self._wait_stable(tolerance_c, dwell_s, timeout_s))
+
+    async def _wait_stable(self, tolerance_c: float, dwell_s: float, timeout_s: float) -> None:
+        await await_settled(
+            self.name,
+            self._measure_running,
+            await self._read_float(REGULATED_TARGET),
+            tolerance_c,
+            dwell_s,
+            timeout_s,
+            poll_s=_POLL_S,
+            longest_poll_s=_LONGEST_POLL_S,
+            wire=self._transport.dump,
+        )
+
+    async def _measure_running(self) -> float:
+        if not await self._runs():
+            raise DeviceFault(
+                self.name,
+                "off",
+                "regulation is off while the temperature is awaited; the controller may have restarted",
+                remedy="Clear its faults, which switches it on again.",
+                wire=self._transport.dump(),
             )
-        action = self._stops.begin()
-        deadline_s = _now_s() + timeout_s
-        within_since_s: float | None = None
-        target_c = await self._read_float(REGULATED_TARGET, action)
-        before_s, before_c = _now_s(), math.nan
-        while True:
-            if not await self._runs(action):
-                raise DeviceFault(
-                    self.name,
-                    "off",
-                    "regulation is off while the temperature is awaited; the controller may have restarted",
-                    remedy="Clear its faults, which switches it on again.",
-                    wire=self._transport.dump(),
-                )
-            measured_c = await self._measure(action)
-            now_s = _now_s()
-            distance_c = abs(measured_c - target_c)
-            self._hold_limit(measured_c)
-            if distance_c > tolerance_c:
-                within_since_s = None
-            elif within_since_s is None:
-                within_since_s = now_s
-            if within_since_s is not None and now_s - within_since_s >= dwell_s:
-                return
-            if now_s >= deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "not stable",
-                    f"{measured_c:.2f} °C after {timeout_s:g} s; expected {target_c:.2f} ± {tolerance_c:g} °C"
-                    f" for {dwell_s:g} s",
-                    remedy="Is the part in contact, the fan running, and the target within reach?",
-                    wire=self._transport.dump(),
-                )
-            if within_since_s is not None:
-                pause_s = min(_LONGEST_POLL_S, within_since_s + dwell_s - now_s)
-            else:
-                pause_s = _approach_s(distance_c - tolerance_c, before_c - distance_c, now_s - before_s)
-            before_s, before_c = now_s, distance_c
-            await action.sleep(min(pause_s, deadline_s - now_s))
+        measured_c = await self._measure()
+        self._hold_limit(measured_c)
+        return measured_c
 
     async def read_faults(self) -> list[Fault]:
         """The error in which it stands, and regulation that is off though a target was set: it has restarted."""
-        action = self._stops.begin()
-        status = await self._read_int(STATUS, action)
+        status = await self._read_int(STATUS)
         if status == STATUS_ERROR:
-            fault = await self._fault(action)
+            fault = await self._fault()
             return [Fault(str(fault.code), fault.text)]
         if status == STATUS_RUN or (status == 1 and self._wanted_c is None):
             return []
@@ -307,54 +282,54 @@ class MeerstetterTec:
         Raises:
             DeviceFault: the error comes back, or the restart does not end.
         """
-        action = self._stops.begin()
-        if await self._read_int(STATUS, action) == STATUS_ERROR:
-            await self._restart(action)
-        await self._set_up(action)
-        if self._wanted_c is not None and not await self._runs(action):
-            await self.set_target_c(self._wanted_c)
+        await self._actions.do(self._recover())
+
+    async def _recover(self) -> None:
+        if await self._read_int(STATUS) == STATUS_ERROR:
+            await self._restart()
+        await self._set_up()
+        if self._wanted_c is not None and not await self._runs():
+            await self._regulate(self._wanted_c)
 
     # ------------------------------------------------------------------------------------------------------ the inside
 
-    async def _set_up(self, action: Action) -> None:
+    async def _set_up(self) -> None:
         """Keep settings out of the flash memory, which wears."""
-        await self._ask(encode_write(FLASH_SAVE_OFF, 1, 1), action)
-        if await self._read_int(FLASH_SAVE_OFF, action) != 1:
+        await self._ask(encode_write(FLASH_SAVE_OFF, 1, 1))
+        if await self._read_int(FLASH_SAVE_OFF) != 1:
             raise DeviceFault(self.name, FLASH_SAVE_OFF, "the controller keeps writing its settings to flash memory")
 
-    async def _restart(self, action: Action) -> None:
-        delay_s = await self._read_float(RESTART_DELAY, action)
+    async def _restart(self) -> None:
+        delay_s = await self._read_float(RESTART_DELAY)
         deadline_s = _now_s() + _RESTART_S + (delay_s if math.isfinite(delay_s) else 0.0)
         status: int | None = STATUS_ERROR
         try:
-            await self._ask(b"RS", action)
+            await self._ask(b"RS")
         except LinkError:
             status = None  # it may have restarted before it could say so
         while status not in (1, STATUS_RUN):
             if _now_s() > deadline_s:
                 if status == STATUS_ERROR:
-                    raise await self._fault(action)
+                    raise await self._fault()
                 raise DeviceFault(self.name, f"status {status}", "the controller does not come back after a restart")
-            await action.sleep(_POLL_S)
+            await asyncio.sleep(_POLL_S)
             try:
-                status = await self._read_int(STATUS, action)
+                status = await self._read_int(STATUS)
             except LinkError:
                 status = None
 
-    async def _runs(self, action: Action) -> bool:
-        status = await self._read_int(STATUS, action)
+    async def _runs(self) -> bool:
+        status = await self._read_int(STATUS)
         if status == STATUS_ERROR:
-            raise await self._fault(action)
+            raise await self._fault()
         return status == STATUS_RUN
 
-    async def _is_off(self, action: Action) -> bool:
-        if await self._read_int(OUTPUT_ENABLE, action) == 0:
-            return True
+    async def _is_on(self) -> bool:
         # In an error the output is off, whatever the setting says.
-        return await self._read_int(STATUS, action) == STATUS_ERROR
+        return await self._read_int(OUTPUT_ENABLE) != 0 and await self._read_int(STATUS) != STATUS_ERROR
 
-    async def _measure(self, action: Action) -> float:
-        measured_c = await self._read_float(OBJECT_TEMPERATURE, action)
+    async def _measure(self) -> float:
+        measured_c = await self._read_float(OBJECT_TEMPERATURE)
         if not math.isfinite(measured_c):
             raise DeviceFault(
                 self.name,
@@ -376,13 +351,13 @@ class MeerstetterTec:
                 wire=self._transport.dump(),
             )
 
-    async def _fault(self, action: Action) -> DeviceFault:
+    async def _fault(self) -> DeviceFault:
         """The error in which it stands, as an exception; one of temperature where a part is too hot."""
-        number = await self._read_int(ERROR_NUMBER, action)
-        instance = await self._read_int(ERROR_INSTANCE, action)
-        parameter = await self._read_int(ERROR_PARAMETER, action)
-        object_c = await self._read_float(OBJECT_TEMPERATURE, action)
-        sink_c = await self._read_float(SINK_TEMPERATURE, action)
+        number = await self._read_int(ERROR_NUMBER)
+        instance = await self._read_int(ERROR_INSTANCE)
+        parameter = await self._read_int(ERROR_PARAMETER)
+        object_c = await self._read_float(OBJECT_TEMPERATURE)
+        sink_c = await self._read_float(SINK_TEMPERATURE)
         what = "it was stopped by an emergency stop" if number == _EMERGENCY_STOP else "the controller stopped"
         hot = object_c > self.limits_c.high + _OVERSHOOT_K or sink_c > self._sink_limit_c
         return (OverTemperature if hot else DeviceFault)(
@@ -394,15 +369,15 @@ class MeerstetterTec:
             wire=self._transport.dump(),
         )
 
-    async def _read_int(self, parameter: int, action: Action | None = None) -> int:
-        return self._parsed(parse_int, await self._read(parameter, action))
+    async def _read_int(self, parameter: int) -> int:
+        return self._parsed(parse_int, await self._read(parameter))
 
-    async def _read_float(self, parameter: int, action: Action | None = None) -> float:
-        return self._parsed(parse_float, await self._read(parameter, action))
+    async def _read_float(self, parameter: int) -> float:
+        return self._parsed(parse_float, await self._read(parameter))
 
-    async def _read(self, parameter: int, action: Action | None) -> bytes:
+    async def _read(self, parameter: int) -> bytes:
         channel = self._channel if parameter >= OBJECT_TEMPERATURE else 1  # the lower ones are the whole controller's
-        return await self._ask(encode_read(parameter, channel), action or self._stops.begin())
+        return await self._ask(encode_read(parameter, channel))
 
     def _parsed(self, parse: Callable[[bytes], T], payload: bytes) -> T:
         try:
@@ -415,7 +390,7 @@ class MeerstetterTec:
         self._sequence = (self._sequence + 1) & 0xFFFF
         return encode_frame(self._address, self._sequence, payload)
 
-    async def _ask(self, payload: bytes, action: Action) -> bytes:
+    async def _ask(self, payload: bytes) -> bytes:
         """Send a query, as often as needed with one number, and return the payload of its answer.
 
         Raises:
@@ -432,10 +407,10 @@ class MeerstetterTec:
             return self._payload(query, self._parsed(parse_answer, frame))
 
         try:
-            return await action.repeat(exchange)
+            return await repeat(exchange)
         except Busy:
-            await action.sleep(_POLL_S)
-            return await action.repeat(exchange)
+            await asyncio.sleep(_POLL_S)
+            return await repeat(exchange)
 
     def _answers(self, frame: bytes, query: bytes) -> bool:
         """Whether a frame answers a query, or is so damaged that this cannot be told."""
@@ -469,13 +444,6 @@ class MeerstetterTec:
                 wire=self._transport.dump(),
             )
         return answer.payload
-
-
-def _approach_s(left_k: float, came_k: float, took_s: float) -> float:
-    """How long to sleep with so far to go, after so far was made in so long: most of the way at that speed."""
-    if came_k > 0:
-        return min(max(0.8 * left_k * took_s / came_k, _POLL_S), _LONGEST_POLL_S)
-    return _LONGEST_POLL_S
 
 
 def _now_s() -> float:

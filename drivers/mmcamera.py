@@ -6,15 +6,16 @@ Tested with Micro-Manager's demonstration camera. Not yet on hardware.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from cartoseq.drivers.capabilities import Fault, Frame, Identity, Region
-from cartoseq.drivers.errors import DeviceFault, LimitError
+from cartoseq.drivers.errors import DeviceError, DeviceFault, LimitError, Stopped
 from cartoseq.drivers.mmcore import MicroManagerCore
-from cartoseq.drivers.stops import Stops
+from cartoseq.drivers.stops import Actions
 from cartoseq.streaming.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class MicroManagerCamera:
         self._external = False
         self._exposure_ms = 0.0
         self._number = 0
-        self._stops = Stops(name)
+        self._actions = Actions(name)
 
     async def open(self) -> Identity:
         """Load the configuration, and hold that the camera is in it and takes grey pictures.
@@ -92,12 +93,16 @@ class MicroManagerCamera:
 
     async def close(self) -> None:
         """Let go of it."""
-        self._stops.stop()
-        await self._core.close()
+        self._actions.stop()
+        try:
+            with contextlib.suppress(DeviceError):  # it may be gone
+                await self._core.call(self.name, self._end)
+        finally:
+            await self._core.close()
 
     async def make_safe(self) -> None:
         """End a stream."""
-        self._stops.stop()
+        self._actions.stop()
         await self._core.call(self.name, self._end)
 
     async def configure(
@@ -168,7 +173,9 @@ class MicroManagerCamera:
             DeviceFault: the camera failed, or gave no picture in time.
             Stopped: it was stopped meanwhile.
         """
-        action = self._stops.begin()
+        return await self._actions.do(self._snap())
+
+    async def _snap(self) -> Frame:
         time_s = _now_s()
 
         def take(core: CMMCore) -> Any:
@@ -181,7 +188,6 @@ class MicroManagerCamera:
                 pixels = await self._core.call(self.name, take)
         except TimeoutError as error:
             raise self._no_picture() from error
-        action.check()
         self._number += 1
         return Frame(pixels, self._exposure_ms, time_s, self._number - 1)
 
@@ -195,21 +201,17 @@ class MicroManagerCamera:
         """
         if count < 1:
             raise LimitError(self.name, f"expected at least one picture, found {count}")
-        action = self._stops.begin()
+        stops = self._actions.stops
         exposure_s = self._exposure_ms / 1e3
         poll_s = min(max(exposure_s / 4, _SHORTEST_POLL_S), _LONGEST_POLL_S)
         first, self._number = self._number, self._number + count
         began_s = _now_s()
-        await self._core.call(self.name, lambda core: core.startSequenceAcquisition(self._label, count, 0, True))
+        await self._core.call(self.name, lambda core: self._core.sequences.begin(core, self._label, count))
         try:
             for expected in range(count):
-                deadline_s = _now_s() + self._patience_s()
-                while (popped := await self._core.call(self.name, self._pop)) is None:
-                    if _now_s() > deadline_s:
-                        raise self._no_picture()
-                    await action.sleep(poll_s)
-                action.check()
-                pixels, tags = popped
+                if self._actions.stops != stops:
+                    raise Stopped(self.name, "the stream was stopped before its end")
+                pixels, tags = await self._actions.do(self._next_picture(poll_s))
                 number = int(tags.get("ImageNumber", expected))
                 if number != expected:
                     raise DeviceFault(
@@ -219,6 +221,14 @@ class MicroManagerCamera:
                 yield Frame(pixels, self._exposure_ms, max(began_s, end_s - exposure_s), first + number)
         finally:
             await self._core.call(self.name, self._end)
+
+    async def _next_picture(self, poll_s: float) -> tuple[Any, dict[str, str]]:
+        deadline_s = _now_s() + self._patience_s()
+        while (popped := await self._core.call(self.name, self._pop)) is None:
+            if _now_s() > deadline_s:
+                raise self._no_picture()
+            await asyncio.sleep(poll_s)
+        return popped
 
     async def read_faults(self) -> list[Fault]:
         """What keeps it from answering."""
@@ -264,8 +274,7 @@ class MicroManagerCamera:
         return pixels, {key: metadata.GetSingleTag(key).GetValue() for key in metadata.GetKeys()}
 
     def _end(self, core: CMMCore) -> None:
-        if core.isSequenceRunning(self._label):
-            core.stopSequenceAcquisition(self._label)
+        self._core.sequences.end(core, self._label)
 
     # --------------------------------------------------------------------------------------------------- from the loop
 

@@ -5,23 +5,25 @@ Tested with Micro-Manager's demonstration stages. Not yet on hardware.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
-from cartoseq.drivers.errors import DeviceFault, LimitError, StallError
+from cartoseq.drivers.axes import AxesFocus, AxesStage
+from cartoseq.drivers.capabilities import Fault, Identity, Range, XYLimits
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.mmcore import MicroManagerCore
-from cartoseq.drivers.stops import Action, Stops
+from cartoseq.drivers.motion import POLL_S, SEARCH_POLL_S, Motion, await_rest, check_arrivals
 from cartoseq.streaming.errors import InputError
 
-_STAGE_DEVICE: Final = 5  # MM::StageDevice
-_XY_STAGE_DEVICE: Final = 6  # MM::XYStageDevice
-_MARGIN_S: Final = 2.0
-_POLL_S: Final = 0.02
+if TYPE_CHECKING:
+    from pymmcore import CMMCore
+
+_STAGE: Final = 5  # MM::StageDevice
+_XY_STAGE: Final = 6  # MM::XYStageDevice
 
 
-class MicroManagerStage:
+class MicroManagerStage(AxesStage):
     """An XY stage of a Micro-Manager configuration.
 
     Args:
@@ -43,74 +45,11 @@ class MicroManagerStage:
         label: str = "XY",
         tolerance_um: float = 1.0,
     ) -> None:
-        self.name = name
-        self.limits = limits
-        self._axis = _Axis(core, name, label, speed_um_per_s, tolerance_um)
-
-    async def open(self) -> Identity:
-        """Load the configuration, and hold that the stage is in it."""
-        return await self._axis.open(_XY_STAGE_DEVICE)
-
-    async def close(self) -> None:
-        """Let go of it."""
-        await self._axis.close()
-
-    async def make_safe(self) -> None:
-        """Stop it."""
-        await self.stop()
-
-    async def home(self) -> None:
-        """Find the reference position.
-
-        Raises:
-            DeviceFault: the stage cannot, or does not come to rest in time.
-            Stopped: it was stopped meanwhile.
-        """
-        travel_um = max(axis.high - axis.low for axis in (self.limits.x_um, self.limits.y_um))
-        axis = self._axis
-        action = axis.stops.begin()
-        await axis.core.call(self.name, lambda core: core.home(axis.label))
-        # To a limit, and back to the reference.
-        await axis.rest(action, 2 * travel_um, first_s=0.0)
-
-    async def position(self) -> XY:
-        """Where it is."""
-        x_um, y_um = await self._axis.core.call(self.name, lambda core: core.getXYPosition(self._axis.label))
-        return XY(x_um, y_um)
-
-    async def move_to(self, x_um: float, y_um: float) -> None:
-        """Move, and return when it is at rest there.
-
-        Raises:
-            LimitError: outside the limits; nothing was sent.
-            StallError: it came to rest elsewhere.
-            DeviceFault: it refuses, or does not come to rest in time.
-            Stopped: it was stopped meanwhile.
-        """
-        if x_um not in self.limits.x_um or y_um not in self.limits.y_um:
-            raise LimitError(self.name, f"({x_um}, {y_um}) µm is outside the travel {self.limits}")
-        axis = self._axis
-        action = axis.stops.begin()
-        begin = await self.position()
-        action.check()
-        await axis.core.call(self.name, lambda core: core.setXYPosition(axis.label, x_um, y_um))
-        await axis.rest(action, max(abs(x_um - begin.x_um), abs(y_um - begin.y_um)))
-        end = await self.position()
-        axis.hold(max(abs(x_um - end.x_um), abs(y_um - end.y_um)), f"({x_um}, {y_um})", f"({end.x_um}, {end.y_um})")
-
-    async def stop(self) -> None:
-        """Stop at once, wherever it is."""
-        await self._axis.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """What keeps it from answering."""
-        return await self._axis.core.faults(self.name, self._axis.label)
-
-    async def clear_faults(self) -> None:
-        """Nothing to clear: Micro-Manager knows no faults as such."""
+        limits_um = {"X": limits.x_um, "Y": limits.y_um}
+        super().__init__(name, _Axes(core, name, label, limits_um, speed_um_per_s, tolerance_um))
 
 
-class MicroManagerFocus:
+class MicroManagerFocus(AxesFocus):
     """A focus drive of a Micro-Manager configuration.
 
     Args:
@@ -134,115 +73,87 @@ class MicroManagerFocus:
         label: str = "Z",
         tolerance_um: float = 0.2,
     ) -> None:
-        self.name = name
-        self.limits_um = Range(low_um, high_um)
-        self._axis = _Axis(core, name, label, speed_um_per_s, tolerance_um)
-
-    async def open(self) -> Identity:
-        """Load the configuration, and hold that the drive is in it."""
-        return await self._axis.open(_STAGE_DEVICE)
-
-    async def close(self) -> None:
-        """Let go of it."""
-        await self._axis.close()
-
-    async def make_safe(self) -> None:
-        """Stop it."""
-        await self.stop()
-
-    async def position_um(self) -> float:
-        """Where it is."""
-        return await self._axis.core.call(self.name, lambda core: core.getPosition(self._axis.label))
-
-    async def move_to_um(self, z_um: float) -> None:
-        """Move, and return when it is at rest there.
-
-        Raises:
-            LimitError: outside the limits; nothing was sent.
-            StallError: it came to rest elsewhere.
-            DeviceFault: it refuses, or does not come to rest in time.
-            Stopped: it was stopped meanwhile.
-        """
-        if z_um not in self.limits_um:
-            raise LimitError(self.name, f"{z_um} µm is outside {self.limits_um.low} to {self.limits_um.high} µm")
-        axis = self._axis
-        action = axis.stops.begin()
-        begin_um = await self.position_um()
-        action.check()
-        await axis.core.call(self.name, lambda core: core.setPosition(axis.label, z_um))
-        await axis.rest(action, abs(z_um - begin_um))
-        end_um = await self.position_um()
-        axis.hold(abs(z_um - end_um), f"{z_um}", f"{end_um}")
-
-    async def stop(self) -> None:
-        """Stop at once, wherever it is."""
-        await self._axis.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """What keeps it from answering."""
-        return await self._axis.core.faults(self.name, self._axis.label)
-
-    async def clear_faults(self) -> None:
-        """Nothing to clear: Micro-Manager knows no faults as such."""
+        super().__init__(name, _Axes(core, name, label, {"Z": Range(low_um, high_um)}, speed_um_per_s, tolerance_um))
 
 
-class _Axis:
-    """What a stage and a focus drive have in common: to be opened, to come to rest, and to be stopped."""
+class _Axes:
+    """The two axes of a stage, or the one of a focus drive, which have one label in the configuration."""
 
     def __init__(
-        self, core: MicroManagerCore, name: str, label: str, speed_um_per_s: float, tolerance_um: float
+        self,
+        core: MicroManagerCore,
+        name: str,
+        label: str,
+        limits_um: dict[str, Range],
+        speed_um_per_s: float,
+        tolerance_um: float,
     ) -> None:
         if not (0 < speed_um_per_s < math.inf and 0 < tolerance_um < math.inf):
             raise InputError(name, f"expected a speed and a tolerance above 0, found {speed_um_per_s}, {tolerance_um}")
-        self.core = core
-        self.label = label
-        self.stops = Stops(name)
+        self.limits_um = limits_um
+        self._core = core
         self._name = name
+        self._label = label
+        self._is_focus = len(limits_um) == 1
         self._speed_um_per_s = speed_um_per_s
         self._tolerance_um = tolerance_um
+        self._motion = Motion(name, self._halt, self._is_moving)
 
-    async def open(self, kind: int) -> Identity:
-        await self.core.open()
+    async def open(self) -> Identity:
+        await self._core.open()
         try:
-            return await self.core.identify(self._name, self.label, kind)
+            return await self._core.identify(self._name, self._label, _STAGE if self._is_focus else _XY_STAGE)
         except BaseException:
-            await self.core.close()
+            await self._core.close()
             raise
 
     async def close(self) -> None:
-        self.stops.stop()
-        await self.core.close()
+        await self._core.close()
 
-    async def rest(self, action: Action, distance_um: float, *, first_s: float | None = None) -> None:
-        """Wait until it is at rest: sleep most of the time that the way takes, then ask."""
-        move_s = distance_um / self._speed_um_per_s
-        deadline_s = _now_s() + move_s + _MARGIN_S
-        # The speed is a lower bound, so half of it is slept at most.
-        await action.sleep(move_s / 2 if first_s is None else first_s)
-        while await self.core.call(self._name, lambda core: core.deviceBusy(self.label)):
-            if _now_s() > deadline_s:
-                await self.core.call(self._name, lambda core: core.stop(self.label))
-                raise DeviceFault(
-                    self._name,
-                    "busy",
-                    f"not at rest {move_s + _MARGIN_S:.3g} s after a move of {distance_um:.6g} µm began",
-                )
-            await action.sleep(_POLL_S)
-        action.check()
+    async def positions_um(self) -> dict[str, float]:
+        def ask(core: CMMCore) -> Sequence[float]:
+            return (core.getPosition(self._label),) if self._is_focus else core.getXYPosition(self._label)
+
+        return dict(zip(self.limits_um, await self._core.call(self._name, ask), strict=True))
+
+    async def move_to(self, target_um: dict[str, float]) -> None:
+        for axis, value_um in target_um.items():
+            check_within(self._name, axis, value_um, self.limits_um[axis])
+        await self._motion.run(self._move(target_um))
+
+    async def home(self) -> None:
+        await self._motion.run(self._find_home())
 
     async def stop(self) -> None:
-        action = self.stops.stop()
-        await self.core.call(self._name, lambda core: core.stop(self.label))
-        deadline_s = _now_s() + _MARGIN_S
-        while await self.core.call(self._name, lambda core: core.deviceBusy(self.label)):
-            if _now_s() > deadline_s:
-                raise DeviceFault(self._name, "busy", f"not at rest {_MARGIN_S} s after a stop")
-            await action.sleep(_POLL_S)
+        await self._motion.stop(0.0)
 
-    def hold(self, off_um: float, wanted: str, found: str) -> None:
-        if not off_um <= self._tolerance_um:
-            raise StallError(self._name, "position", f"expected {wanted} µm, found {found} µm at rest")
+    async def read_faults(self) -> list[Fault]:
+        return await self._core.faults(self._name, self._label)
 
+    async def clear_faults(self) -> None:
+        pass  # Micro-Manager knows no faults as such
 
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+    async def _move(self, target_um: dict[str, float]) -> None:
+        def begin(core: CMMCore) -> None:
+            (core.setPosition if self._is_focus else core.setXYPosition)(self._label, *target_um.values())
+
+        start_um = await self.positions_um()
+        await self._core.call(self._name, begin)
+        await self._rest(max(abs(to - start_um[axis]) for axis, to in target_um.items()), POLL_S)
+        check_arrivals(self._name, start_um, target_um, await self.positions_um(), self._tolerance_um)
+
+    async def _find_home(self) -> None:
+        await self._core.call(self._name, lambda core: core.home(self._label))
+        # To a limit, and back to the reference.
+        await self._rest(2 * max(limits.high - limits.low for limits in self.limits_um.values()), SEARCH_POLL_S)
+
+    async def _rest(self, distance_um: float, poll_s: float) -> None:
+        # The speed is a lower bound, so it is asked from the start whether it is there.
+        expected_s = distance_um / self._speed_um_per_s
+        await await_rest(self._name, self._is_moving, self._halt, expected_s, poll_from_start_s=poll_s)
+
+    async def _is_moving(self) -> bool:
+        return await self._core.call(self._name, lambda core: core.deviceBusy(self._label))
+
+    def _halt(self) -> None:
+        self._core.interrupt(self._name, lambda core: core.stop(self._label))

@@ -14,19 +14,14 @@ import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 
-from cartoseq.drivers.capabilities import Range
 from cartoseq.drivers.errors import (
-    Busy,
-    DeviceError,
     DeviceFault,
     Disconnected,
-    LimitError,
     LinkError,
     PositionError,
     StallError,
-    Stopped,
 )
-from cartoseq.streaming.errors import InputError
+from cartoseq.drivers.stops import Actions
 
 #: A move may take so much longer than its computed time, and so many seconds on top.
 SLACK: Final = 1.5
@@ -38,37 +33,6 @@ SEARCH_POLL_S: Final = 0.1
 _SLEPT_THROUGH: Final = 0.8
 _STOP_AGAIN_S: Final = 0.5
 _TRIES: Final = 3
-
-
-def check_within(device: str, axis: str, value: float, allowed: Range, unit: str = "um") -> None:
-    """Hold that a target is a number within the limits, both ends included.
-
-    Raises:
-        LimitError: it is not.
-    """
-    if not (math.isfinite(value) and value in allowed):
-        raise LimitError(
-            device,
-            f"{axis} was sent to {value:.10g} {unit}, allowed is {allowed.low:.10g} to {allowed.high:.10g} {unit}",
-            remedy="Nothing was moved. Check the target, or the limits in the instrument file.",
-        )
-
-
-def common_range(device: str, axis: str, configured: Range, reported: Range, unit: str = "um") -> Range:
-    """Return what lies within both the configured limits and those that the device keeps itself.
-
-    Raises:
-        InputError: nothing does.
-    """
-    low, high = max(configured.low, reported.low), min(configured.high, reported.high)
-    if not low < high:
-        raise InputError(
-            device,
-            f"the limits of {axis} are {configured.low:.10g} to {configured.high:.10g} {unit}, but the device keeps "
-            f"{reported.low:.10g} to {reported.high:.10g} {unit}",
-            remedy="Check the limits in the instrument file, and whether the device was homed.",
-        )
-    return Range(low, high)
 
 
 def travel_s(distance: float, speed: float, acceleration: float) -> float:
@@ -88,65 +52,47 @@ def travel_s(distance: float, speed: float, acceleration: float) -> float:
 
 
 def check_arrival(
-    device: str,
-    start: Mapping[str, float],
-    target: Mapping[str, float],
-    found: Mapping[str, float],
-    tolerance: float,
-    *,
-    unit: str = "um",
-    wire: str = "",
+    device: str, axis: str, start_um: float, target_um: float, found_um: float, tolerance_um: float, wire: str
 ) -> None:
-    """Hold that every axis of a move is where it was sent.
+    """Hold that an axis is where it was sent.
 
     Args:
         device: The device's name.
-        start: Where each axis was before the move.
-        target: Where it was sent.
-        found: Where it came to rest.
-        tolerance: How far off it may be.
-        unit: Of all of them.
+        axis: The axis.
+        start_um: Where it was before the move.
+        target_um: Where it was sent.
+        found_um: Where it came to rest.
+        tolerance_um: How far off it may be.
         wire: The last bytes on the line.
 
     Raises:
-        StallError: an axis stopped on its way.
-        PositionError: an axis is somewhere else.
+        StallError: it stopped on its way.
+        PositionError: it is somewhere else.
     """
-    for axis, to in target.items():
-        at, since = found[axis], start[axis]
-        if abs(at - to) <= tolerance:
-            continue
-        on_its_way = min(since, to) - tolerance <= at <= max(since, to) + tolerance
-        kind = StallError if on_its_way else PositionError
-        raise kind(
-            device,
-            axis,
-            f"{axis} came to rest at {at:.10g} {unit} after a move from {since:.10g} to {to:.10g} {unit}",
-            remedy="Look for an obstacle, a limit switch or a hand at the joystick, then home the device.",
-            wire=wire,
-        )
-
-
-def not_this_device(error: LinkError, expected: str) -> DeviceError:
-    """Return what to raise where a device did not answer as it should when it was opened.
-
-    Args:
-        error: How the line failed.
-        expected: The device that should be there, with its article.
-
-    Returns:
-        A fault that names the wrong device if something answered since the last command, else the error itself.
-    """
-    answered = " < " in error.wire.rsplit(" > ", 1)[-1]
-    if isinstance(error, Disconnected) or not answered:
-        return error
-    return DeviceFault(
-        error.device,
-        "dialect",
-        f"what answers does not speak as {expected} does",
-        remedy="Check the kind of device and the baud rate in the instrument file.",
-        wire=error.wire,
+    if abs(found_um - target_um) <= tolerance_um:
+        return
+    low_um, high_um = sorted((start_um, target_um))
+    on_its_way = low_um - tolerance_um <= found_um <= high_um + tolerance_um
+    raise (StallError if on_its_way else PositionError)(
+        device,
+        axis,
+        f"{axis} came to rest at {found_um:.10g} um after a move from {start_um:.10g} to {target_um:.10g} um",
+        remedy="Look for an obstacle, a limit switch or a hand at the joystick, then home the device.",
+        wire=wire,
     )
+
+
+def check_arrivals(
+    device: str,
+    start_um: Mapping[str, float],
+    target_um: Mapping[str, float],
+    found_um: Mapping[str, float],
+    tolerance_um: float,
+    wire: str = "",
+) -> None:
+    """Do `check_arrival` for every axis of a move, by their names; raises what it raises."""
+    for axis, to_um in target_um.items():
+        check_arrival(device, axis, start_um[axis], to_um, found_um[axis], tolerance_um, wire)
 
 
 async def begin(send: Callable[[], Awaitable[object]], has_begun: Callable[[], Awaitable[bool]]) -> None:
@@ -210,6 +156,46 @@ async def await_rest(
         await asyncio.sleep(poll_from_start_s or POLL_S)
 
 
+async def come_to_rest(
+    device: str, is_moving: Callable[[], Awaitable[bool]], halt: Callable[[], None], limit_s: float
+) -> None:
+    """Return when a device that was stopped says that it is at rest; a line that fails meanwhile is borne.
+
+    Args:
+        device: The device's name.
+        is_moving: Asks it.
+        halt: Stops it; said again now and then, since the stop may have been lost.
+        limit_s: How long it may take to slow down.
+
+    Raises:
+        DeviceFault: it goes on moving.
+        LinkError: it cannot be told, or asked.
+    """
+    loop = asyncio.get_running_loop()
+    begun_s = said_s = loop.time()
+    while True:
+        failure: LinkError | None = None
+        try:
+            if not await is_moving():
+                return
+        except Disconnected:
+            raise
+        except LinkError as error:
+            failure = error
+        now_s = loop.time()
+        if now_s - begun_s > SLACK * limit_s + MARGIN_S:
+            raise failure or DeviceFault(
+                device,
+                "moving",
+                f"still moving {now_s - begun_s:.3g} s after it was told to stop",
+                remedy="Cut its power by the emergency switch.",
+            )
+        if now_s - said_s >= _STOP_AGAIN_S:
+            said_s = now_s
+            halt()
+        await asyncio.sleep(POLL_S)
+
+
 class Motion:
     """The move that a device is doing, one at a time, and how it is ended.
 
@@ -223,8 +209,7 @@ class Motion:
         self._device = device
         self._halt = halt
         self._is_moving = is_moving
-        self._task: asyncio.Task[None] | None = None
-        self._stopped = False
+        self._actions = Actions(device, one_at_a_time=True, abandon=halt)
 
     async def run(self, move: Coroutine[Any, Any, None]) -> None:
         """Do a move to its end.
@@ -233,24 +218,12 @@ class Motion:
             Busy: another is under way; nothing was done.
             Stopped: `stop` ended it.
         """
-        if self._task is not None:
-            move.close()
-            raise Busy(self._device, "is asked to move while it moves", remedy="Await the first move, or stop it.")
-        self._stopped = False
-        self._task = asyncio.ensure_future(move)
         try:
-            await self._task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._stopped and not (caller and caller.cancelling()):
-                raise Stopped(self._device, "the move was stopped before its end") from None
-            self._abandon()
-            raise
+            await self._actions.do(move)
         except LinkError:
-            self._abandon()
+            with contextlib.suppress(Disconnected):
+                self._halt()
             raise
-        finally:
-            self._task = None
 
     async def stop(self, limit_s: float) -> None:
         """Stop at once, end the move that is awaited, and return when the device says that it is at rest.
@@ -262,13 +235,9 @@ class Motion:
             DeviceFault: it goes on moving.
             LinkError: it cannot be told, or asked.
         """
-        try:
-            self._halt()
-        finally:
-            if self._task is not None:
-                self._stopped = True
-                self._task.cancel()
-        await self._come_to_rest(limit_s)
+        self._actions.stop()
+        self._halt()
+        await come_to_rest(self._device, self._is_moving, self._halt, limit_s)
 
     async def rest(self, limit_s: float) -> None:
         """Stop what still moves from before, and return when it is at rest; at rest, nothing is sent.
@@ -278,35 +247,4 @@ class Motion:
         """
         if await self._is_moving():
             self._halt()
-            await self._come_to_rest(limit_s)
-
-    async def _come_to_rest(self, limit_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        begun_s = said_s = loop.time()
-        while True:
-            failure: LinkError | None = None
-            try:
-                if not await self._is_moving():
-                    return
-            except Disconnected:
-                raise
-            except LinkError as error:
-                failure = error
-            now_s = loop.time()
-            if now_s - begun_s > SLACK * limit_s + MARGIN_S:
-                raise failure or DeviceFault(
-                    self._device,
-                    "moving",
-                    f"still moving {now_s - begun_s:.3g} s after it was told to stop",
-                    remedy="Cut its power by the emergency switch.",
-                )
-            if now_s - said_s >= _STOP_AGAIN_S:
-                said_s = now_s
-                self._halt()
-            await asyncio.sleep(POLL_S)
-
-    def _abandon(self) -> None:
-        """Stop what can no longer be watched, unless it was stopped already or cannot be told."""
-        if not self._stopped:
-            with contextlib.suppress(Disconnected):
-                self._halt()
+            await come_to_rest(self._device, self._is_moving, self._halt, limit_s)

@@ -14,16 +14,15 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, LimitError, OverTemperature
-from cartoseq.drivers.stops import Action, Stops
-from cartoseq.drivers.transport import Probe, Transport
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import DeviceFault, FramingError, InterlockOpen, OverTemperature
+from cartoseq.drivers.limits import check_within, common_range
+from cartoseq.drivers.stops import Actions, see_off
+from cartoseq.drivers.transport import Probe, Transport, repeat
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 FAULT: Final = 1 << 0
 EMISSION: Final = 1 << 1
@@ -185,7 +184,7 @@ class ObisLaser:
         self._transport = transport
         self._index = "" if index is None else str(index)
         self._warm_up_s = warm_up_s
-        self._stops = Stops(name)
+        self._actions = Actions(name)
 
     async def open(self) -> Identity:
         """Connect, switch the handshake on, identify, and hold wavelength and power limits against the head's.
@@ -197,46 +196,35 @@ class ObisLaser:
             DeviceFault: it is no OBIS, or refuses.
             InputError: its wavelength or power range is not that of the instrument file.
         """
-        await self._transport.open()
-        try:
-            action = self._stops.begin()
+        async with self._transport.opening():
             await self._shake_hands()
-            model = await self._ask("SYST:INF:MOD?", str, action)
+            model = await self._ask("SYST:INF:MOD?", str)
             identity = Identity(
                 maker="Coherent",
                 model=model,
-                serial_number=await self._ask("SYST:INF:SNUM?", str, action),
-                firmware=await self._ask("SYST:INF:FVER?", str, action),
+                serial_number=await self._ask("SYST:INF:SNUM?", str),
+                firmware=await self._ask("SYST:INF:FVER?", str),
                 notice=NOTICE,
             )
-            wavelength_nm = await self._number("SYST:INF:WAV?", action)
+            wavelength_nm = await self._number("SYST:INF:WAV?")
             if abs(wavelength_nm - self.wavelength_nm) > _WAVELENGTH_TOLERANCE_NM:
                 raise InputError(
                     self.name,
                     f"expected a laser of {self.wavelength_nm:g} nm, found {model} of {wavelength_nm:g} nm",
                     remedy="Check the address and the wavelength in the instrument file.",
                 )
-            low_mw = 1e3 * await self._number("SOUR:POW:LIM:LOW?", action)
-            high_mw = 1e3 * await self._number("SOUR:POW:LIM:HIGH?", action)
-            allowed = Range(max(low_mw, self.power_limits_mw.low), min(high_mw, self.power_limits_mw.high))
-            if allowed.low > allowed.high:
-                raise InputError(
-                    self.name,
-                    f"expected a power within {self.power_limits_mw}; the head emits {low_mw} to {high_mw} mW",
-                )
-            self.power_limits_mw = allowed
-            await self._tell("SYST:ERR:CLE", action)
+            low_mw = 1e3 * await self._number("SOUR:POW:LIM:LOW?")
+            high_mw = 1e3 * await self._number("SOUR:POW:LIM:HIGH?")
+            self.power_limits_mw = common_range(self.name, "power", self.power_limits_mw, Range(low_mw, high_mw), "mW")
+            await self._tell("SYST:ERR:CLE")
             # A head that emits, as one may after a crash of ours, refuses to be told its mode, even the one it has.
-            if await self._ask("SOUR:AM:SOUR?", str, action) != "CWP":
-                await self._tell("SOUR:AM:INT CWP", action)
-        except BaseException:
-            await self._transport.close()
-            raise
+            if await self._ask("SOUR:AM:SOUR?", str) != "CWP":
+                await self._tell("SOUR:AM:INT CWP")
         return identity
 
     async def close(self) -> None:
         """Let go of the line; the light stays as it is."""
-        self._stops.stop()
+        self._actions.stop()
         await self._transport.close()
 
     async def make_safe(self) -> None:
@@ -245,9 +233,9 @@ class ObisLaser:
         Raises:
             DeviceFault: it stays on.
         """
-        action = self._stops.stop()
+        self._actions.stop()
         self._transport.interrupt(self._line("SOUR:AM:STAT OFF"))
-        await self._see_dark(action)
+        await self._see_dark()
 
     async def set_power_mw(self, power_mw: float) -> None:
         """Set the power that it emits when it is on, and hold that the head has taken it.
@@ -255,15 +243,14 @@ class ObisLaser:
         Raises:
             LimitError: outside `power_limits_mw`; nothing was sent.
             DeviceFault: the head refuses it, or has another one afterwards.
+            Stopped: it was switched off meanwhile.
         """
-        if power_mw not in self.power_limits_mw:
-            raise LimitError(
-                self.name,
-                f"a power of {power_mw} mW is outside {self.power_limits_mw.low} to {self.power_limits_mw.high} mW",
-            )
-        action = self._stops.begin()
-        await self._tell(f"SOUR:POW:LEV:IMM:AMPL {power_mw / 1e3:.5f}", action)
-        taken_mw = 1e3 * await self._number("SOUR:POW:LEV:IMM:AMPL?", action)
+        check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
+        await self._actions.do(self._set_power(power_mw))
+
+    async def _set_power(self, power_mw: float) -> None:
+        await self._tell(f"SOUR:POW:LEV:IMM:AMPL {power_mw / 1e3:.5f}")
+        taken_mw = 1e3 * await self._number("SOUR:POW:LEV:IMM:AMPL?")
         if abs(taken_mw - power_mw) > _SET_POINT_TOLERANCE_MW:
             raise DeviceFault(
                 self.name, "set point", f"expected {power_mw} mW, found {taken_mw:.2f} mW", wire=self._transport.dump()
@@ -271,7 +258,7 @@ class ObisLaser:
 
     async def power_mw(self) -> float:
         """The power that the head measures."""
-        return 1e3 * await self._number("SOUR:POW:LEV?", self._stops.begin())
+        return 1e3 * await self._number("SOUR:POW:LEV?")
 
     async def set_emission(self, on: bool) -> None:
         """Switch the light, and return when the status word says that it is on (or off).
@@ -282,26 +269,28 @@ class ObisLaser:
             Stopped: it was switched off meanwhile.
         """
         if not on:
-            action = self._stops.stop()
-            await self._tell("SOUR:AM:STAT OFF", action)
-            await self._see_dark(action)
+            self._actions.stop()
+            await self._tell("SOUR:AM:STAT OFF")
+            await self._see_dark()
             return
-        action = self._stops.begin()
-        await self._hold_ready(await self._status(action), action)
-        if not await self._interlock_ok(action):
+        await self._actions.do(self._switch_on())
+
+    async def _switch_on(self) -> None:
+        await self._hold_ready(await self._status())
+        if not await self._interlock_ok():
             raise self._interlock_open()
-        await self._tell("SOUR:AM:STAT ON", action)
+        await self._tell("SOUR:AM:STAT ON")
         began_s = warm_s = asyncio.get_running_loop().time()
         while True:
-            status = await self._status(action)
-            await self._hold_ready(status, action)
+            status = await self._status()
+            await self._hold_ready(status)
             if status & EMISSION and not status & CDRH_DELAY:
                 return
             now_s = asyncio.get_running_loop().time()
             if status & WARM_UP:
                 warm_s = now_s
             if now_s > min(warm_s, began_s + self._warm_up_s) + _CDRH_S + _SWITCH_S:
-                await self._tell("SOUR:AM:STAT OFF", action)  # no light may come later, when nobody expects it
+                await self._tell("SOUR:AM:STAT OFF")  # no light may come later, when nobody expects it
                 raise DeviceFault(
                     self.name,
                     f"{status:08X}",
@@ -310,33 +299,32 @@ class ObisLaser:
                     remedy="Check its key switch, shutter and temperature.",
                     wire=self._transport.dump(),
                 )
-            await action.sleep(_POLL_S)
+            await asyncio.sleep(_POLL_S)
 
     async def is_emitting(self) -> bool:
         """Whether there is light."""
-        return bool(await self._status(self._stops.begin()) & EMISSION)
+        return bool(await self._status() & EMISSION)
 
     async def interlock_ok(self) -> bool:
         """Whether the safety circuit is closed."""
-        return await self._interlock_ok(self._stops.begin())
+        return await self._interlock_ok()
 
     async def read_faults(self) -> list[Fault]:
         """The head's faults, an open interlock, and the errors that its queue holds; reading takes those out."""
-        action = self._stops.begin()
-        status = await self._status(action)
-        faults = [self._fault(bit) for bit in await self._fault_bits(action)]
+        status = await self._status()
+        faults = [self._fault(bit) for bit in await self._fault_bits()]
         if status & (FAULT | HARDWARE_FAULT) and not faults:
             faults.append(Fault(f"{status:08X}", "the head reports a fault and does not say which"))
-        if not await self._interlock_ok(action):
+        if not await self._interlock_ok():
             faults.append(Fault("interlock", "the safety circuit is open"))
         if status & NOISE:
             faults.append(Fault("noise", "the power's noise is above 30 %", severe=False))
-        faults += [Fault(str(code), text, severe=False) for code, text in await self._drain_queue(action)]
+        faults += [Fault(str(code), text, severe=False) for code, text in await self._drain_queue()]
         return faults
 
     async def clear_faults(self) -> None:
         """Empty the error queue; a fault of the head stays until its cause is gone and its power was off."""
-        await self._tell("SYST:ERR:CLE", self._stops.begin())
+        await self._actions.do(self._tell("SYST:ERR:CLE"))
 
     # ------------------------------------------------------------------------------------------------------ the inside
 
@@ -358,30 +346,29 @@ class ObisLaser:
             )
         self._transport.probe = Probe(b"*IDN?\r\n", frame_reply, _is_identity, _REPLY_S)
 
-    async def _see_dark(self, action: Action) -> None:
-        deadline_s = asyncio.get_running_loop().time() + _SWITCH_S
-        while await self._status(action) & EMISSION:
-            if asyncio.get_running_loop().time() > deadline_s:
-                raise DeviceFault(
-                    self.name,
-                    "emission",
-                    "there is light after it was switched off",
-                    remedy="Turn its key switch off.",
-                    wire=self._transport.dump(),
-                )
-            await action.sleep(_POLL_S)
-            await self._tell("SOUR:AM:STAT OFF", action)  # a command of another task may have gone out after the stop
+    async def _see_dark(self) -> None:
+        await see_off(
+            self.is_emitting,
+            lambda: self._tell("SOUR:AM:STAT OFF"),
+            lambda: DeviceFault(
+                self.name,
+                "emission",
+                "there is light after it was switched off",
+                remedy="Turn its key switch off.",
+                wire=self._transport.dump(),
+            ),
+        )
 
-    async def _hold_ready(self, status: int, action: Action) -> None:
+    async def _hold_ready(self, status: int) -> None:
         """Raise what keeps the head from emitting."""
         if status & (FAULT | HARDWARE_FAULT):
-            raise await self._fault_error(status, action)
+            raise await self._fault_error(status)
         # The controller shows the interlock's bit in warm-up as well, so the interlock itself is asked.
-        if status & INTERLOCK and not await self._interlock_ok(action):
+        if status & INTERLOCK and not await self._interlock_ok():
             raise self._interlock_open()
 
-    async def _fault_error(self, status: int, action: Action) -> DeviceFault:
-        bits = await self._fault_bits(action)
+    async def _fault_error(self, status: int) -> DeviceFault:
+        bits = await self._fault_bits()
         texts = "; ".join(self._fault(bit).text for bit in bits) or "the head reports a fault and does not say which"
         kind = OverTemperature if _HOT.intersection(bits) else DeviceFault
         return kind(
@@ -405,38 +392,38 @@ class ObisLaser:
     def _fault(bit: int) -> Fault:
         return Fault(str(bit), FAULT_TEXT.get(bit, f"fault bit {bit}"))
 
-    async def _status(self, action: Action) -> int:
-        return await self._ask("SYST:STAT?", parse_bits, action)
+    async def _status(self) -> int:
+        return await self._ask("SYST:STAT?", parse_bits)
 
-    async def _fault_bits(self, action: Action) -> list[int]:
-        return fault_bits(await self._ask("SYST:FAUL?", parse_bits, action))
+    async def _fault_bits(self) -> list[int]:
+        return fault_bits(await self._ask("SYST:FAUL?", parse_bits))
 
-    async def _interlock_ok(self, action: Action) -> bool:
-        return await self._ask("SYST:LOCK?", parse_switch, action)
+    async def _interlock_ok(self) -> bool:
+        return await self._ask("SYST:LOCK?", parse_switch)
 
-    async def _number(self, query: str, action: Action) -> float:
-        return await self._ask(query, parse_number, action)
+    async def _number(self, query: str) -> float:
+        return await self._ask(query, parse_number)
 
-    async def _drain_queue(self, action: Action) -> list[tuple[int, str]]:
+    async def _drain_queue(self) -> list[tuple[int, str]]:
         """Take the errors out of the queue, oldest first; no more than it can hold."""
-        count = int(await self._number("SYST:ERR:COUN?", action))
+        count = int(await self._number("SYST:ERR:COUN?"))
         errors = []
         for _ in range(min(count, _LONGEST_QUEUE)):
-            code = int(await self._number("SYST:ERR:NEXT?", action))
+            code = int(await self._number("SYST:ERR:NEXT?"))
             errors.append((code, ERROR_TEXT.get(code, f"error {code}")))
         return errors
 
-    async def _tell(self, command: str, action: Action) -> None:
+    async def _tell(self, command: str) -> None:
         """Send a command that sets a value, again where the line fails. Raises `DeviceFault` for a refusal."""
-        await action.repeat(lambda: self._exchange(command, 0))
+        await repeat(lambda: self._exchange(command, 0))
 
-    async def _ask(self, query: str, parse: Callable[[str], T], action: Action) -> T:
+    async def _ask(self, query: str, parse: Callable[[str], T]) -> T:
         """Send a query, again where the line fails or the value is malformed. Raises `DeviceFault` for a refusal."""
 
         async def exchange() -> T:
             return self._parsed(parse, (await self._exchange(query, 1))[0])
 
-        return await action.repeat(exchange)
+        return await repeat(exchange)
 
     async def _exchange(self, command: str, n_values: int) -> list[str]:
         frame = await self._transport.exchange(self._line(command), frame_reply, timeout_s=_REPLY_S)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, LimitError
+from cartoseq.drivers.errors import DeviceFault
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.scpi import Scpi, ScpiSession, parse_number
-from cartoseq.drivers.stops import Stops
+from cartoseq.drivers.transport import repeat
 from cartoseq.streaming.errors import InputError
 
 POWER_SENSOR: Final = 1
@@ -68,7 +69,6 @@ class ThorlabsPowerMeter:
         self.name = name
         self.wavelength_limits_nm = Range(0.0, 0.0)
         self._scpi = Scpi(session, name)
-        self._stops = Stops(name)
         self._average_count = average_count
         self._settable = False
 
@@ -101,7 +101,6 @@ class ThorlabsPowerMeter:
 
     async def close(self) -> None:
         """Let go of it."""
-        self._stops.stop()
         await self._scpi.close()
 
     async def make_safe(self) -> None:
@@ -114,11 +113,7 @@ class ThorlabsPowerMeter:
             LimitError: outside the head's range; nothing was sent.
             DeviceFault: the head's wavelength cannot be set, or it was not taken.
         """
-        if wavelength_nm not in self.wavelength_limits_nm:
-            limits = self.wavelength_limits_nm
-            raise LimitError(
-                self.name, f"{wavelength_nm} nm is outside the head's {limits.low:g} to {limits.high:g} nm"
-            )
+        check_within(self.name, "wavelength", wavelength_nm, self.wavelength_limits_nm, "nm")
         if not self._settable:
             raise self._fault("head", "the wavelength of this head cannot be set")
         await self._set(f"SENS:CORR:WAV {wavelength_nm:g}")
@@ -153,7 +148,7 @@ class ThorlabsPowerMeter:
         return await self._scpi.ask("SYST:SENS:IDN?", parse_head)
 
     async def _set(self, *commands: str) -> None:
-        await self._stops.begin().repeat(lambda: self._scpi.tell(*commands))
+        await repeat(lambda: self._scpi.tell(*commands))
 
     def _fault(self, code: str, text: str) -> DeviceFault:
         return DeviceFault(self.name, code, text, wire=self._scpi.session.dump())

@@ -14,27 +14,25 @@ hardware.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
-from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, Stopped
+from cartoseq.drivers.axes import AxesFocus, AxesStage
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.errors import Busy, DeviceFault, LinkError
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
-    begin,
-    check_arrival,
-    check_within,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Framer, Probe, Transport, lines
+from cartoseq.drivers.sharedhalt import HaltWatch, move_there
+from cartoseq.drivers.transport import Framer, Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 
-NOTICE: Final = "this driver has not met its hardware yet"
 STOP: Final = b"I\r"
 RESOLUTION_UM: Final = 0.1
 ERRORS: Final = {
@@ -137,15 +135,18 @@ class _Controller:
     Args:
         transport: The line.
         name: Of the device that asks.
-        mask: The bits of its axes in the answer to ``$``.
+        axes: Its axes.
     """
 
-    def __init__(self, transport: Transport, name: str, mask: int) -> None:
+    def __init__(self, transport: Transport, name: str, axes: Iterable[str]) -> None:
         self.name = name
         self.transport = transport
-        self._mask = mask
+        self.step_um = RESOLUTION_UM
+        self._places = {axis: _AXES.index(axis) for axis in axes}
         if transport.probe is None:
-            transport.probe = Probe(b"$\r", _FRAME, lambda frame: _understood(frame, parse_number), _REPLY_S)
+            transport.probe = Probe(
+                b"$\r", _FRAME, lambda frame: is_understood(parse_number, frame.decode("latin-1")), _REPLY_S
+            )
 
     async def ask(
         self,
@@ -160,10 +161,10 @@ class _Controller:
             command.encode() + b"\r",
             framer,
             timeout_s=timeout_s,
-            accept=lambda frame: parse_error(frame.decode("latin-1")) is not None or _understood(frame, parse),
+            accept=lambda frame: parse_error(_text(frame)) is not None or is_understood(parse, _text(frame)),
             tries=tries,
         )
-        text = frame.decode("latin-1")
+        text = _text(frame)
         code = parse_error(text)
         if code is None:
             return parse(text)
@@ -177,7 +178,12 @@ class _Controller:
 
     async def is_moving(self) -> bool:
         moving = await self.ask("$", lambda text: parse_integers(text, 1)[0])
-        return bool(moving & self._mask)
+        return any(moving >> place & 1 for place in self._places.values())
+
+    async def positions_um(self) -> dict[str, float]:
+        # All three: PZ would answer one number, as $ does, and a reply does not say to which command it belongs.
+        steps = await self.ask("P", lambda text: parse_integers(text, len(_AXES)))
+        return {axis: steps[place] * self.step_um for axis, place in self._places.items()}
 
     def halt(self) -> None:
         self.transport.interrupt(STOP)
@@ -202,32 +208,20 @@ class _Axes:
         if speed_percent is not None and not 1 <= speed_percent <= 100:
             raise InputError(name, f"speed_percent is {speed_percent}, expected 1 to 100")
         self.limits_um = limits_um
-        self.controller = _Controller(transport, name, sum(1 << _AXES.index(axis) for axis in limits_um))
+        self.controller = _Controller(transport, name, limits_um)
         self._name = name
         self._letter = "Z" if "Z" in limits_um else "S"
         self._tolerance_um = tolerance_um
         self._speed_percent = speed_percent
         self._full = {"SM": full_speed_mm_per_s * 1000, "SA": full_acceleration_mm_per_s2 * 1000}
         self._speed_um_per_s, self._acceleration_um_per_s2 = self._full["SM"] / 100, self._full["SA"] / 100
-        self._step_um = RESOLUTION_UM
         self._motion = Motion(name, self.controller.halt, self.controller.is_moving)
-
-    @property
-    def transport(self) -> Transport:
-        return self.controller.transport
 
     async def open(self) -> Identity:
         transport = self.controller.transport
-        await transport.open()
-        try:
+        async with transport.opening("a Prior ProScan or OptiScan"):
             identity = await self._identify()
             await self._motion.rest(self._speed_um_per_s / self._acceleration_um_per_s2)
-        except LinkError as error:
-            await transport.close()
-            raise not_this_device(error, "a Prior ProScan or OptiScan") from error
-        except BaseException:
-            await transport.close()
-            raise
         return identity
 
     async def move_to(self, target_um: dict[str, float]) -> None:
@@ -241,10 +235,11 @@ class _Axes:
     async def stop(self) -> None:
         await self._motion.stop(self._speed_um_per_s / self._acceleration_um_per_s2)
 
+    async def close(self) -> None:
+        await self.controller.transport.close()
+
     async def positions_um(self) -> dict[str, float]:
-        # All three: PZ would answer one number, as $ does, and a reply does not say to which command it belongs.
-        steps = await self.controller.ask("P", lambda text: parse_integers(text, len(_AXES)))
-        return {axis: steps[_AXES.index(axis)] * self._step_um for axis in self.limits_um}
+        return await self.controller.positions_um()
 
     async def read_faults(self) -> list[Fault]:
         closed = await self.controller.ask("LMT", parse_mask)
@@ -276,9 +271,9 @@ class _Axes:
         notes = [NOTICE]
         # A set command answers 0 even where the value is not taken: what counts is what is read back.
         await self.controller.do(f"RES,{self._letter.lower()},{RESOLUTION_UM}")
-        self._step_um = await ask(f"RES,{self._letter.lower()}", lambda text: parse_number(text.split(",")[0]))
-        if self._step_um <= 0:
-            self._step_um = RESOLUTION_UM
+        step_um = await ask(f"RES,{self._letter.lower()}", lambda text: parse_number(text.split(",")[0]))
+        self.controller.step_um = step_um if step_um > 0 else RESOLUTION_UM
+        if step_um <= 0:
             notes.append(f"the controller tells no resolution, {RESOLUTION_UM} um is assumed: check one move")
         if self._speed_percent is not None:
             await self.controller.do(f"SM{self._letter},{self._speed_percent}")
@@ -291,55 +286,41 @@ class _Axes:
 
     async def _in_turn(self, move: Callable[..., Awaitable[None]], *target_um: dict[str, float]) -> None:
         """Move when no other axis of the controller does: it would queue the move, and nobody could tell its end."""
-        stops = self.transport.interrupts
-        async with self.transport.whole:
-            self._hold_not_stopped(stops)
+        watch = HaltWatch(self.controller)
+        async with self.controller.transport.whole:
+            watch.check()
             await move(*target_um)
 
     async def _move(self, target_um: dict[str, float]) -> None:
         controller = self.controller
-        stops = controller.transport.interrupts
-        start_um = await self.positions_um()
-
-        async def has_begun() -> bool:
-            self._hold_not_stopped(stops)
-            return await controller.is_moving() or self._is_at(await self.positions_um(), target_um)
-
-        steps = ",".join(str(round(value_um / self._step_um)) for value_um in target_um.values())
+        steps = ",".join(str(round(value_um / controller.step_um)) for value_um in target_um.values())
         command = f"{'V' if self._letter == 'Z' else 'G'},{steps}"
-        await begin(lambda: controller.do(command, "R", tries=1), has_begun)
-        expected_s = max(
-            travel_s(value_um - start_um[axis], self._speed_um_per_s, self._acceleration_um_per_s2)
-            for axis, value_um in target_um.items()
+        await move_there(
+            controller,
+            target_um,
+            lambda: controller.do(command, "R", tries=1),
+            lambda distance_um: max(map(self._travel_s, distance_um.values())),
+            self._tolerance_um,
         )
-        await await_rest(self._name, controller.is_moving, controller.halt, expected_s)
-        found_um = await self.positions_um()
-        if not self._is_at(found_um, target_um):
-            self._hold_not_stopped(stops)
-        check_arrival(self._name, start_um, target_um, found_um, self._tolerance_um, wire=controller.transport.dump())
+
+    def _travel_s(self, distance_um: float) -> float:
+        return travel_s(distance_um, self._speed_um_per_s, self._acceleration_um_per_s2)
 
     async def _find_home(self) -> None:
         controller = self.controller
-        stops = controller.transport.interrupts
+        watch = HaltWatch(controller)
         span_um = max(limits.high - limits.low for limits in self.limits_um.values())
-        limit_s = 4 * travel_s(2 * span_um, self._speed_um_per_s, self._acceleration_um_per_s2) + 5
+        limit_s = 4 * self._travel_s(2 * span_um) + 5
         try:  # R comes when the stage is home, at last
             await controller.ask("SIS", lambda text: parse_word(text, "R"), tries=1, timeout_s=limit_s)
         except LinkError:
-            self._hold_not_stopped(stops)
+            watch.check()
             raise
         await await_rest(self._name, controller.is_moving, controller.halt, limit_s, poll_from_start_s=SEARCH_POLL_S)
-        self._hold_not_stopped(stops)
-
-    def _is_at(self, found_um: dict[str, float], target_um: dict[str, float]) -> bool:
-        return all(abs(found_um[axis] - to) <= self._tolerance_um for axis, to in target_um.items())
-
-    def _hold_not_stopped(self, stops: int) -> None:
-        if self.controller.transport.interrupts != stops:
-            raise Stopped(self._name, "the move was ended by a stop of the whole controller")
+        watch.check()
 
 
-class PriorStage:
+class PriorStage(AxesStage):
     """XY stage on a Prior controller.
 
     Args:
@@ -363,9 +344,7 @@ class PriorStage:
         speed_percent: int | None = None,
         tolerance_um: float = 1.0,
     ) -> None:
-        self.name = name
-        self.limits = limits
-        self._axes = _Axes(
+        axes = _Axes(
             transport,
             name,
             limits_um={"X": limits.x_um, "Y": limits.y_um},
@@ -374,64 +353,10 @@ class PriorStage:
             full_speed_mm_per_s=full_speed_mm_per_s,
             full_acceleration_mm_per_s2=full_acceleration_mm_per_s2,
         )
-
-    async def open(self) -> Identity:
-        """Connect, choose the standard mode, identify, set the resolution, and read speeds.
-
-        Raises:
-            InputError: no stage is fitted, or the limits do not fit it.
-            LinkError: it does not answer as a Prior controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.transport.close()
-
-    async def home(self) -> None:
-        """Run to the limit switches and count from there (``SIS``). The line is held until it is done; a stop ends it.
-
-        Raises:
-            Stopped: a stop ended it.
-            DeviceFault: it failed.
-        """
-        await self._axes.home()
-
-    async def position(self) -> XY:
-        """Where it is."""
-        found_um = await self._axes.positions_um()
-        return XY(found_um["X"], found_um["Y"])
-
-    async def move_to(self, x_um: float, y_um: float) -> None:
-        """Move to an absolute position and return when the stage is at rest there.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            StallError: the stage stopped short of the target.
-            PositionError: it is somewhere else.
-            Stopped: a stop of this stage, or of another axis of the controller, ended it.
-            Busy: it moves already, or the controller's queue is full.
-        """
-        await self._axes.move_to({"X": x_um, "Y": y_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller, slowing down, and return when these are at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """Whether limit switches of the controller are closed."""
-        return await self._axes.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Forget the limit switches that were closed before."""
-        await self._axes.clear_faults()
+        super().__init__(name, axes)
 
 
-class PriorFocus:
+class PriorFocus(AxesFocus):
     """Focus axis on a Prior controller.
 
     Args:
@@ -455,9 +380,7 @@ class PriorFocus:
         speed_percent: int | None = None,
         tolerance_um: float = 0.3,
     ) -> None:
-        self.name = name
-        self.limits_um = limits_um
-        self._axes = _Axes(
+        axes = _Axes(
             transport,
             name,
             limits_um={"Z": limits_um},
@@ -466,53 +389,13 @@ class PriorFocus:
             full_speed_mm_per_s=full_speed_mm_per_s,
             full_acceleration_mm_per_s2=full_acceleration_mm_per_s2,
         )
+        super().__init__(name, axes)
 
-    async def open(self) -> Identity:
-        """Connect, choose the standard mode, identify, set the resolution, and read speeds.
 
-        Raises:
-            InputError: no focus axis is fitted.
-            LinkError: it does not answer as a Prior controller does.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.transport.close()
-
-    async def position_um(self) -> float:
-        """Where it is."""
-        return (await self._axes.positions_um())["Z"]
-
-    async def move_to_um(self, z_um: float) -> None:
-        """Move and return when the axis is at rest at the target. Raises as `PriorStage.move_to`."""
-        await self._axes.move_to({"Z": z_um})
-
-    async def stop(self) -> None:
-        """Stop all axes of the controller, slowing down, and return when this one is at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """Whether limit switches of the controller are closed."""
-        return await self._axes.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Forget the limit switches that were closed before."""
-        await self._axes.clear_faults()
+def _text(frame: bytes) -> str:
+    return frame.decode("latin-1")
 
 
 def _clean(text: str) -> str:
     # A byte of noise may come before a reply.
     return re.sub(r"^[^\x20-\x7e]+", "", text.strip()).strip()
-
-
-def _understood(frame: bytes, parse: Callable[[str], object]) -> bool:
-    try:
-        parse(frame.decode("latin-1"))
-    except ValueError:
-        return False
-    return True

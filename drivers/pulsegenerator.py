@@ -14,12 +14,11 @@ from typing import Final
 from cartoseq.drivers.capabilities import Fault, Identity
 from cartoseq.drivers.errors import DeviceFault, LimitError, NotInitialized
 from cartoseq.drivers.scpi import Scpi, ScpiSession, parse_number, parse_switch
-from cartoseq.drivers.stops import Action, Stops
+from cartoseq.drivers.stops import Actions, see_off
+from cartoseq.drivers.transport import repeat
 from cartoseq.streaming.errors import InputError
 
 _MOST_PULSES: Final = 1_000_000
-_SWITCH_S: Final = 2.0
-_POLL_S: Final = 0.05
 _END_S: Final = 1.0
 _CLOCK_ERROR: Final = 0.01  # generators are better than 1 %, event loops on a busy machine are not
 
@@ -39,7 +38,7 @@ class PulseGenerator:
             raise InputError(name, f"expected -10 <= low_v < high_v <= 10, found {low_v} and {high_v}")
         self.name = name
         self._scpi = Scpi(session, name)
-        self._stops = Stops(name)
+        self._actions = Actions(name)
         self._high_v = high_v
         self._low_v = low_v
         self._burst_s = 0.0
@@ -51,7 +50,7 @@ class PulseGenerator:
 
     async def close(self) -> None:
         """Let go of it; the output stays as it is."""
-        self._stops.stop()
+        self._actions.stop()
         self._armed = False
         await self._scpi.close()
 
@@ -61,15 +60,14 @@ class PulseGenerator:
         Raises:
             DeviceFault: it stays on.
         """
-        action = self._stops.stop()
+        self._actions.stop()
         self._armed = False
         self._scpi.session.interrupt("OUTP OFF")
-        deadline_s = _now_s() + _SWITCH_S
-        while await self._scpi.ask("OUTP?", parse_switch):
-            if _now_s() > deadline_s:
-                raise self._fault("output", "the output stays on after it was switched off")
-            await action.sleep(_POLL_S)
-            await self._set(action, "OUTP OFF")  # a command of another task may have gone out after the stop
+        await see_off(
+            lambda: self._scpi.ask("OUTP?", parse_switch),
+            lambda: self._set("OUTP OFF"),
+            lambda: self._fault("output", "the output stays on after it was switched off"),
+        )
 
     async def configure(self, period_ms: float, width_ms: float, count: int) -> None:
         """Set the pulses of one burst; the output is off until `arm`.
@@ -83,7 +81,9 @@ class PulseGenerator:
             raise LimitError(self.name, f"expected 0 < width < period, found {width_ms} ms and {period_ms} ms")
         if not 1 <= count <= _MOST_PULSES:
             raise LimitError(self.name, f"expected 1 to {_MOST_PULSES} pulses, found {count}")
-        action = self._stops.begin()
+        await self._actions.do(self._configure(period_ms, width_ms, count))
+
+    async def _configure(self, period_ms: float, width_ms: float, count: int) -> None:
         self._armed = False
         frequency_hz = 1e3 / period_ms
         old_hz = await self._scpi.ask("FREQ?", parse_number)
@@ -91,7 +91,6 @@ class PulseGenerator:
         if frequency_hz > old_hz:
             timing.reverse()  # a pulse may at no time be longer than its period
         await self._set(
-            action,
             "OUTP OFF",
             "FUNC PULS",
             *timing,
@@ -113,11 +112,12 @@ class PulseGenerator:
         """
         if not self._burst_s:
             raise NotInitialized(self.name, "pulses", "no pulses are configured")
-        action = self._stops.begin()
-        await self._set(action, "OUTP ON")
+        await self._actions.do(self._arm())
+
+    async def _arm(self) -> None:
+        await self._set("OUTP ON")
         if not await self._scpi.ask("OUTP?", parse_switch):
             raise self._fault("output", "the output stays off after it was switched on")
-        action.check()
         self._armed = True
 
     async def fire(self) -> None:
@@ -133,12 +133,12 @@ class PulseGenerator:
         """
         if not self._armed:
             raise NotInitialized(self.name, "armed", "it is not armed", remedy="Configure and arm it first.")
-        action = self._stops.begin()
-        await action.repeat(lambda: self._scpi.tell("*TRG"), tries=1)
-        await action.sleep(self._burst_s)
-        await action.repeat(
-            lambda: self._scpi.ask("*OPC?", parse_switch, timeout_s=_END_S + _CLOCK_ERROR * self._burst_s), tries=1
-        )
+        await self._actions.do(self._fire())
+
+    async def _fire(self) -> None:
+        await self._scpi.tell("*TRG")
+        await asyncio.sleep(self._burst_s)
+        await self._scpi.ask("*OPC?", parse_switch, timeout_s=_END_S + _CLOCK_ERROR * self._burst_s)
 
     async def read_faults(self) -> list[Fault]:
         """The entries of its error queue, which reading takes out."""
@@ -148,12 +148,8 @@ class PulseGenerator:
         """Empty its error queue."""
         await self._scpi.errors()
 
-    async def _set(self, action: Action, *commands: str) -> None:
-        await action.repeat(lambda: self._scpi.tell(*commands))
+    async def _set(self, *commands: str) -> None:
+        await repeat(lambda: self._scpi.tell(*commands))
 
     def _fault(self, code: str, text: str) -> DeviceFault:
         return DeviceFault(self.name, code, text, wire=self._scpi.session.dump())
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()

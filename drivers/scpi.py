@@ -13,13 +13,11 @@ import re
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from cartoseq.drivers.capabilities import Identity
+from cartoseq.drivers.capabilities import NOTICE, Identity
 from cartoseq.drivers.errors import DeviceFault, Disconnected, FramingError, LinkError, ReplyTimeout
 from cartoseq.drivers.transport import Probe, Transport, lines
 
 T = TypeVar("T")
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 #: No queue is longer; one that never empties is a fault of its own.
 LONGEST_QUEUE: Final = 32

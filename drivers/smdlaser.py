@@ -13,15 +13,15 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LimitError, LinkError, Stopped
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import DeviceFault, Disconnected, InterlockOpen, LinkError
+from cartoseq.drivers.limits import check_within
+from cartoseq.drivers.stops import Actions
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 HIGHEST_MW: Final = 500
 
 #: 0.1 s, and what the longest command takes on the line at 9600 baud, since the laser counts from its end.
@@ -92,8 +92,7 @@ class SmdLaser:
         self._next_s = -math.inf
         self._spaced = asyncio.Lock()
         self._setting = asyncio.Lock()
-        self._actions: set[asyncio.Task[None]] = set()
-        self._stops = 0
+        self._actions = Actions(name)
 
     async def open(self) -> Identity:
         """Connect and identify; the light stays as it is.
@@ -102,8 +101,7 @@ class SmdLaser:
             LinkError: nobody answers.
             DeviceFault: it is another device.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening():
             version = await self._ask("VERSION?", r"[ -~]{3,}")
             if not version.startswith("SMD"):
                 raise DeviceFault(
@@ -114,9 +112,6 @@ class SmdLaser:
                     wire=self._transport.dump(),
                 )
             await self._is_enabled()
-        except BaseException:
-            await self._transport.close()
-            raise
         self._set_mw = None
         return Identity("Laser Quantum", "SMD", firmware=version, notice=NOTICE)
 
@@ -131,9 +126,7 @@ class SmdLaser:
             LinkError: it cannot be told, or asked.
             DeviceFault: it stays on.
         """
-        self._stops += 1
-        for action in self._actions:
-            action.cancel()
+        self._actions.stop()
         try:
             # This one may be swallowed, if something went out just before: it is said again below.
             self._transport.interrupt(encode("OFF"))
@@ -163,11 +156,8 @@ class SmdLaser:
             DeviceFault: it does not get there.
             Stopped: it was switched off meanwhile.
         """
-        if not (math.isfinite(power_mw) and power_mw in self.power_limits_mw):
-            raise LimitError(
-                self.name, f"{power_mw:g} mW were asked for, allowed is 0 to {self.power_limits_mw.high:g} mW"
-            )
-        await self._do(self._set_power(round(power_mw)))
+        check_within(self.name, "power", power_mw, self.power_limits_mw, "mW")
+        await self._actions.do(self._set_power(round(power_mw)))
 
     async def power_mw(self) -> float:
         """The power that it measures."""
@@ -181,7 +171,7 @@ class SmdLaser:
             DeviceFault: it does not go off, or does not get to its power.
             Stopped: it was switched off meanwhile.
         """
-        await self._do(self._emit(on))
+        await self._actions.do(self._emit(on))
 
     async def is_emitting(self) -> bool:
         """Whether it is on by its own status, and measures light."""
@@ -195,21 +185,6 @@ class SmdLaser:
         return not (self._set_mw and await self._is_enabled() and await self._measured_mw() == 0)
 
     # ----------------------------------------------------------------------------------------------------- the actions
-
-    async def _do(self, action: Coroutine[Any, Any, None]) -> None:
-        """Do something that `make_safe` ends: once it was called, nothing of this goes out any more."""
-        stops = self._stops
-        task = asyncio.ensure_future(action)
-        self._actions.add(task)
-        try:
-            await task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._stops != stops and not (caller is not None and caller.cancelling()):
-                raise Stopped(self.name, "was switched off meanwhile") from None
-            raise
-        finally:
-            self._actions.discard(task)
 
     async def _set_power(self, power_mw: int) -> None:
         async with self._setting:

@@ -1,87 +1,107 @@
-"""Stops: how the actions of one driver learn that it was stopped while they were under way.
+"""Stops: how what a driver is doing ends at once when it is stopped.
 
-A driver begins an `Action` for everything that changes the device or takes time. A stop ends all of them: whoever
-sleeps wakes, and no command of theirs is sent again, since sending it would undo the stop.
+Whatever changes a device or takes time is done as an action. A stop cancels all actions of the driver: whoever sleeps
+or awaits a reply wakes, nothing of theirs goes out any more, since that would undo the stop, and who awaits them gets
+`Stopped`. Then the driver writes the device's own stop with `Transport.interrupt`, which waits for nothing; and what it
+does after that to see the stop through is no action, so that no further stop ends it. Queries are none either.
+
+Two things are stopped in another way. A stop of one axis halts all axes of some controllers, so the drivers of the
+others, which nobody stopped, learn of it from the line (`drivers.sharedhalt`). A stream of pictures is at rest between
+two of them, where there is no action to cancel: it looks at `Actions.stops`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
-from cartoseq.drivers.errors import Disconnected, LinkError, Stopped
+from cartoseq.drivers.errors import Busy, DeviceFault, Disconnected, Stopped
 
 T = TypeVar("T")
 
+_OFF_S: Final = 2.0
+_OFF_POLL_S: Final = 0.05
 
-class Stops:
-    """The stops of one driver.
+
+class Actions:
+    """What one driver is doing.
 
     Args:
-        name: The device's name in messages.
+        device: The device's name in messages.
+        one_at_a_time: Whether there may be but one action.
+        abandon: Is called when an action's caller was cancelled, so that nobody watches the device any more; it may
+            raise `Disconnected`.
+        remedy: What to do after a stop: a full sentence.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._now = asyncio.Event()
+    def __init__(
+        self,
+        device: str,
+        *,
+        one_at_a_time: bool = False,
+        abandon: Callable[[], object] = lambda: None,
+        remedy: str = "",
+    ) -> None:
+        #: How often the driver was stopped.
+        self.stops = 0
+        self._device = device
+        self._one_at_a_time = one_at_a_time
+        self._abandon = abandon
+        self._remedy = remedy
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def stop(self) -> Action:
-        """End every action that has begun; return one that no later stop ends, to see the stop through."""
-        self._now.set()
-        self._now = asyncio.Event()
-        return Action(self._name, asyncio.Event())
-
-    def begin(self) -> Action:
-        """Begin an action, which ends with the next stop."""
-        return Action(self._name, self._now)
-
-
-class Action:
-    """Something that takes several exchanges, or time; `Stops.begin` makes it."""
-
-    def __init__(self, name: str, stop: asyncio.Event) -> None:
-        self._name = name
-        self._stop = stop
-
-    def check(self) -> None:
-        """Go on, or not.
+    async def do(self, action: Coroutine[Any, Any, T]) -> T:
+        """Do something to its end, or to the next stop.
 
         Raises:
-            Stopped: the driver was stopped since the action began.
+            Busy: there may be but one action, and another is under way; nothing was done.
+            Stopped: `stop` ended it.
         """
-        if self._stop.is_set():
-            raise Stopped(self._name, "was stopped before it was done")
+        if self._one_at_a_time and self._tasks:
+            action.close()
+            raise Busy(self._device, "is at work already", remedy="Await what it does, or stop it.")
+        stops = self.stops
+        task = asyncio.ensure_future(action)
+        self._tasks.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self.stops == stops:
+                with contextlib.suppress(Disconnected):
+                    self._abandon()
+            elif not (caller and caller.cancelling()):
+                raise Stopped(self._device, "was stopped before it was done", remedy=self._remedy) from None
+            raise
+        finally:
+            self._tasks.discard(task)
 
-    async def sleep(self, duration_s: float) -> None:
-        """Sleep, but no longer than to the next stop.
+    def stop(self) -> None:
+        """End every action that has begun; not to be called from within one."""
+        self.stops += 1
+        for task in self._tasks:
+            task.cancel()
 
-        Raises:
-            Stopped: there was one.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(duration_s):
-                await self._stop.wait()
-        self.check()
 
-    async def repeat(self, exchange: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
-        """Do an exchange, and again where the line failed: for queries, and commands that set a value.
+async def see_off(
+    is_on: Callable[[], Awaitable[bool]], switch_off: Callable[[], Awaitable[object]], fault: Callable[[], DeviceFault]
+) -> None:
+    """Return when a device that was stopped says that it is off.
 
-        Args:
-            exchange: One exchange.
-            tries: How often in all.
+    Args:
+        is_on: Asks it.
+        switch_off: Switches it off again: a command of another task may have gone out just after the stop.
+        fault: What to raise if it stays on.
 
-        Raises:
-            LinkError: the last one's; that of a line that is gone at once.
-            Stopped: the driver was stopped meanwhile.
-        """
-        while True:
-            tries -= 1
-            self.check()
-            try:
-                return await exchange()
-            except LinkError as error:
-                self.check()
-                if tries <= 0 or isinstance(error, Disconnected):
-                    raise
+    Raises:
+        DeviceFault: it stays on.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + _OFF_S
+    while await is_on():
+        if loop.time() > deadline_s:
+            raise fault()
+        await asyncio.sleep(_OFF_POLL_S)
+        await switch_off()

@@ -13,12 +13,16 @@ Times are those of the event loop, so that all of it runs in virtual time as wel
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from cartoseq.drivers.errors import Disconnected, FramingError, Interrupted, LinkError, ReplyTimeout
+from cartoseq.drivers.errors import DeviceFault, Disconnected, FramingError, Interrupted, LinkError, ReplyTimeout
+
+T = TypeVar("T")
+V = TypeVar("V")
 
 #: Given what has come so far: where the first whole reply begins and ends, or nothing while there is none. What lies
 #: before it is noise. May raise `ValueError` where no reply can begin like this.
@@ -78,6 +82,34 @@ def lines(terminator: bytes) -> Framer:
 
 def anything(_frame: bytes) -> bool:
     """Accept any frame."""
+    return True
+
+
+async def repeat(exchange: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
+    """Do an exchange, and again where the line failed: for queries, and commands that change nothing by being repeated.
+
+    Args:
+        exchange: One exchange.
+        tries: How often in all.
+
+    Raises:
+        LinkError: the last one's; that of a line that is gone at once.
+    """
+    while True:
+        tries -= 1
+        try:
+            return await exchange()
+        except LinkError as error:
+            if tries <= 0 or isinstance(error, Disconnected):
+                raise
+
+
+def is_understood(parse: Callable[[V], object], value: V) -> bool:
+    """Whether a parser takes a value: that of the reply that is awaited, and no other's."""
+    try:
+        parse(value)
+    except ValueError:
+        return False
     return True
 
 
@@ -147,6 +179,37 @@ class Transport:
                 self._in_doubt = True
             self._users += 1
 
+    @contextlib.asynccontextmanager
+    async def opening(self, expected: str = "") -> AsyncIterator[None]:
+        """Open the link, or share it, for a device that is set up in the block; give it back if that fails.
+
+        Args:
+            expected: The device that should be there, with its article, if the block asks nothing but what any such
+                device answers.
+
+        Raises:
+            Disconnected: the link cannot be opened.
+            DeviceFault: what answered in the block is not the device that is expected.
+        """
+        await self.open()
+        try:
+            yield
+        except LinkError as error:
+            await self.close()
+            # Something answered, if bytes came since the last command.
+            if not expected or isinstance(error, Disconnected) or " < " not in error.wire.rsplit(" > ", 1)[-1]:
+                raise
+            raise DeviceFault(
+                error.device,
+                "dialect",
+                f"what answers does not speak as {expected} does",
+                remedy="Check the kind of device and the baud rate in the instrument file.",
+                wire=error.wire,
+            ) from error
+        except BaseException:
+            await self.close()
+            raise
+
     async def close(self) -> None:
         """Give the link back; the last one to do so closes it."""
         self._users = max(0, self._users - 1)
@@ -171,16 +234,14 @@ class Transport:
         Raises:
             LinkError: no sound reply came, at the last try.
         """
-        while True:
-            tries -= 1
-            try:
-                async with self._turn:
-                    if self._in_doubt:
-                        await self._bring_in_step()
-                    return await self._ask(command, framer, timeout_s, accept)
-            except LinkError as error:
-                if tries <= 0 or isinstance(error, Disconnected):
-                    raise
+
+        async def once() -> bytes:
+            async with self._turn:
+                if self._in_doubt:
+                    await self._bring_in_step()
+                return await self._ask(command, framer, timeout_s, accept)
+
+        return await repeat(once, tries=tries)
 
     async def send(self, command: bytes) -> None:
         """Send a command that has no reply.

@@ -18,12 +18,10 @@ import asyncio
 import re
 from typing import Final, Literal
 
-from cartoseq.drivers.capabilities import Fault, Identity
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity
 from cartoseq.drivers.errors import DeviceFault, Disconnected, LimitError, LinkError, PositionError
 from cartoseq.drivers.transport import Transport
 from cartoseq.streaming.errors import InputError
-
-NOTICE: Final = "this driver has not met its hardware yet"
 
 ViciDialect = Literal["universal", "emt"]
 
@@ -116,12 +114,8 @@ class ViciValve:
             LinkError: nobody answers.
             DeviceFault: it is not the valve that is configured.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening():
             return await self._identify()
-        except BaseException:
-            await self._transport.close()
-            raise
 
     async def _identify(self) -> Identity:
         found = parse_port_count(await self._ask("NP"))

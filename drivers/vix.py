@@ -20,23 +20,21 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from cartoseq.drivers.capabilities import Fault, Identity, Range
-from cartoseq.drivers.errors import Busy, DeviceFault, LinkError, NotInitialized, OverTemperature, StallError
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
+from cartoseq.drivers.errors import Busy, DeviceFault, NotInitialized, OverTemperature, StallError
+from cartoseq.drivers.limits import check_within
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
     check_arrival,
-    check_within,
-    not_this_device,
     travel_s,
 )
-from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.drivers.transport import Probe, Transport, is_understood, lines
 from cartoseq.streaming.errors import InputError
 
 T = TypeVar("T")
 
-NOTICE: Final = "this driver has not met its hardware yet"
 STEPS_PER_UM: Final = 100
 TRAVEL_UM: Final = Range(-70_000, 75_000)
 IMAGING_GAINS: Final = (5.0, 10.0, 5.0, 2.0, 0.0)
@@ -143,7 +141,7 @@ class VixAxis:
         self._homed = False
         self._motion = Motion(name, self._halt, self._is_moving)
         if transport.probe is None:
-            transport.probe = Probe(self._command("R(ST)"), _FRAME, lambda frame: _understood(frame, parse_bits))
+            transport.probe = Probe(self._command("R(ST)"), _FRAME, lambda frame: is_understood(parse_bits, frame))
 
     async def open(self) -> Identity:
         """Connect, choose silence and absolute moves, set speed and gains, and switch the motor on.
@@ -152,15 +150,8 @@ class VixAxis:
             DeviceFault: another device answers, or the motor is not energised.
             LinkError: nothing answers.
         """
-        await self._transport.open()
-        try:
+        async with self._transport.opening("a ViX drive"):
             await self._set_up()
-        except LinkError as error:
-            await self._transport.close()
-            raise not_this_device(error, "a ViX drive") from error
-        except BaseException:
-            await self._transport.close()
-            raise
         return Identity("Parker", "ViX", notice=NOTICE)
 
     async def close(self) -> None:
@@ -251,7 +242,7 @@ class VixAxis:
             self._command(command),
             _FRAME,
             timeout_s=_REPLY_S,
-            accept=lambda frame: is_error(frame) or _understood(frame, parse),
+            accept=lambda frame: is_error(frame) or is_understood(parse, frame),
             tries=_TRIES,
         )
         if not is_error(frame):
@@ -321,17 +312,10 @@ class VixAxis:
         await self._transport.send(self._command("G"))
         expected_s = travel_s(target_um - start_um, self._speed_rps * self._travel_um_per_rev, math.inf)
         await await_rest(self.name, self._is_moving, self._halt, expected_s)
-        found_um = await self._settled_um(target_um)
+        found_um = await self._settled_um()
         if abs(found_um - target_um) > self._tolerance_um:
             await self._raise_fault(f"{self._axis} came to rest at {found_um:.2f} um instead of {target_um:.2f} um")
-        check_arrival(
-            self.name,
-            {self._axis: start_um},
-            {self._axis: target_um},
-            {self._axis: found_um},
-            self._tolerance_um,
-            wire=self._transport.dump(),
-        )
+        check_arrival(self.name, self._axis, start_um, target_um, found_um, self._tolerance_um, self._transport.dump())
 
     async def _set_target(self, steps: int) -> None:
         for _ in range(_TRIES):
@@ -345,7 +329,7 @@ class VixAxis:
             wire=self._transport.dump(),
         )
 
-    async def _settled_um(self, target_um: float) -> float:
+    async def _settled_um(self) -> float:
         """Where it is once the servo has settled, or has had its time to."""
         loop = asyncio.get_running_loop()
         limit_s = loop.time() + _SETTLE_S
@@ -360,7 +344,7 @@ class VixAxis:
         span_um = self.limits_um.high - self.limits_um.low
         expected_s = travel_s(2 * span_um, self._speed_rps * self._travel_um_per_rev, math.inf)
         await await_rest(self.name, self._is_moving, self._halt, expected_s, poll_from_start_s=SEARCH_POLL_S)
-        found_um = await self._settled_um(0.0)
+        found_um = await self._settled_um()
         faults = await self.read_faults()
         if abs(found_um) > self._tolerance_um or any(fault.code == "UF6" for fault in faults):
             raise NotInitialized(
@@ -372,11 +356,3 @@ class VixAxis:
                 wire=self._transport.dump(),
             )
         self._homed = True
-
-
-def _understood(frame: bytes, parse: Callable[[bytes], object]) -> bool:
-    try:
-        parse(frame)
-    except ValueError:
-        return False
-    return True

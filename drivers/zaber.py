@@ -23,34 +23,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from cartoseq.drivers.capabilities import XY, Fault, Identity, Range, XYLimits
+from cartoseq.drivers.axes import AxesFocus, AxesStage
+from cartoseq.drivers.capabilities import NOTICE, Fault, Identity, Range
 from cartoseq.drivers.errors import (
     Busy,
     ChecksumError,
     DeviceError,
     DeviceFault,
     FramingError,
-    LinkError,
     NotInitialized,
     OverTemperature,
     StallError,
     Stopped,
 )
+from cartoseq.drivers.limits import check_within, common_range
 from cartoseq.drivers.motion import (
     SEARCH_POLL_S,
     Motion,
     await_rest,
     begin,
-    check_arrival,
-    check_within,
-    common_range,
-    not_this_device,
+    check_arrivals,
     travel_s,
 )
 from cartoseq.drivers.transport import Transport, lines
 from cartoseq.streaming.errors import InputError
 
-NOTICE: Final = "this driver has not met its hardware yet"
 SPEED_UNIT: Final = 1.6384
 FLAGS: Final = {
     "FF": "critical system error",
@@ -357,22 +354,25 @@ class _Axes:
             raise InputError(name, "two of its axes are the same axis of the same device")
 
     async def open(self) -> Identity:
-        await self.transport.open()
-        try:
+        async with self.transport.opening("a Zaber device in its ASCII protocol"):
             found = [await axis.open() for axis in self.axes]
             await self._motion.rest(self._slow_down_s())
-        except LinkError as error:
-            await self.transport.close()
-            raise not_this_device(error, "a Zaber device in its ASCII protocol") from error
-        except BaseException:
-            await self.transport.close()
-            raise
         models, firmware = (" and ".join(dict.fromkeys(texts)) for texts in zip(*found, strict=True))
         return Identity("Zaber", f"device id {models}", firmware=firmware, notice=NOTICE)
 
-    async def move_to(self, target_um: Sequence[float]) -> None:
-        for axis, value_um in zip(self.axes, target_um, strict=True):
-            check_within(self._name, axis.label, value_um, axis.limits_um)
+    @property
+    def limits_um(self) -> dict[str, Range]:
+        return {axis.label: axis.limits_um for axis in self.axes}
+
+    async def close(self) -> None:
+        await self.transport.close()
+
+    async def positions_um(self) -> dict[str, float]:
+        return {axis.label: await axis.position_um() for axis in self.axes}
+
+    async def move_to(self, target_um: dict[str, float]) -> None:
+        for axis in self.axes:
+            check_within(self._name, axis.label, target_um[axis.label], axis.limits_um)
         await self._motion.run(self._move(target_um))
 
     async def home(self) -> None:
@@ -392,25 +392,23 @@ class _Axes:
         for axis in self.axes:
             await axis.flags("warnings clear")
 
-    async def _move(self, target_um: Sequence[float]) -> None:
-        pairs = list(zip(self.axes, target_um, strict=True))
+    async def _move(self, target_um: dict[str, float]) -> None:
         for axis in self.axes:
             if any(flag.startswith("N") for flag in await axis.check_flags()):
                 await axis.flags("warnings clear")  # notes of an earlier move
-        start_um = await self._positions_um()
+        start_um = await self.positions_um()
         try:
-            for axis, value_um in pairs:
-                await self._begin(axis, value_um)
+            for axis in self.axes:
+                await self._begin(axis, target_um[axis.label])
         except DeviceError:
             self._halt()  # the other axis may move already
             raise
-        expected_s = max(axis.expected_s(value_um - start_um[axis.label]) for axis, value_um in pairs)
+        expected_s = max(axis.expected_s(target_um[axis.label] - start_um[axis.label]) for axis in self.axes)
         await await_rest(self._name, self._is_moving, self._halt, expected_s)
         flags = [flag for axis in self.axes for flag in await axis.check_flags()]
-        found_um = await self._positions_um()
-        target = {axis.label: value_um for axis, value_um in pairs}
+        found_um = await self.positions_um()
         try:
-            check_arrival(self._name, start_um, target, found_um, self._tolerance_um, wire=self.transport.dump())
+            check_arrivals(self._name, start_um, target_um, found_um, self._tolerance_um, self.transport.dump())
         except DeviceFault as error:
             if "NI" in flags or "NC" in flags:
                 raise Stopped(self._name, f"the move was interrupted from elsewhere: {error.text}") from error
@@ -440,9 +438,6 @@ class _Axes:
     def _slow_down_s(self) -> float:
         return max(axis.slow_down_s() for axis in self.axes)
 
-    async def _positions_um(self) -> dict[str, float]:
-        return {axis.label: await axis.position_um() for axis in self.axes}
-
     async def _is_moving(self) -> bool:
         for axis in self.axes:
             if await axis.is_moving():
@@ -453,7 +448,7 @@ class _Axes:
         self.transport.interrupt(b"".join(axis.stop_command() for axis in self.axes))
 
 
-class ZaberStage:
+class ZaberStage(AxesStage):
     """XY stage of two axes, of one device or of two on the same line.
 
     Args:
@@ -467,73 +462,11 @@ class ZaberStage:
     def __init__(
         self, transport: Transport, name: str, *, x: ZaberAxis, y: ZaberAxis, tolerance_um: float = 1.0
     ) -> None:
-        self.name = name
-        self._x, self._y = _Axis(transport, name, "X", x), _Axis(transport, name, "Y", y)
-        self._axes = _Axes(transport, name, (self._x, self._y), tolerance_um)
-
-    @property
-    def limits(self) -> XYLimits:
-        """Allowed travel."""
-        return XYLimits(self._x.limits_um, self._y.limits_um)
-
-    async def open(self) -> Identity:
-        """Connect, identify, hold that the axes are there, and read their speeds and limits.
-
-        Raises:
-            InputError: the axes or limits in the instrument file do not fit.
-            LinkError: no Zaber device answers.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.transport.close()
-
-    async def home(self) -> None:
-        """Clear old warnings, find both home switches, and hold that both axes have a reference.
-
-        Raises:
-            Stopped: a stop ended it.
-            DeviceFault: it failed.
-        """
-        await self._axes.home()
-
-    async def position(self) -> XY:
-        """Where it is."""
-        return XY(await self._x.position_um(), await self._y.position_um())
-
-    async def move_to(self, x_um: float, y_um: float) -> None:
-        """Move both axes at once and return when they are at rest at the target.
-
-        Raises:
-            LimitError: the target is outside the travel; nothing was sent.
-            NotInitialized: an axis has no reference; nothing moved.
-            StallError: an axis stalled, now or since the faults were cleared last.
-            DeviceFault: an axis has another fault.
-            PositionError: an axis is somewhere else.
-            Stopped: a stop ended it, or a hand at the knob.
-            Busy: it moves already.
-        """
-        await self._axes.move_to((x_um, y_um))
-
-    async def stop(self) -> None:
-        """Stop both axes at once, and return when they are at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """The warning flags of both axes; those that begin with F are severe."""
-        return await self._axes.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Clear the warning flags."""
-        await self._axes.clear_faults()
+        axes = (_Axis(transport, name, "X", x), _Axis(transport, name, "Y", y))
+        super().__init__(name, _Axes(transport, name, axes, tolerance_um))
 
 
-class ZaberFocus:
+class ZaberFocus(AxesFocus):
     """Focus axis.
 
     Args:
@@ -544,52 +477,8 @@ class ZaberFocus:
     """
 
     def __init__(self, transport: Transport, name: str, *, axis: ZaberAxis, tolerance_um: float = 0.3) -> None:
-        self.name = name
-        self._z = _Axis(transport, name, "Z", axis)
-        self._axes = _Axes(transport, name, (self._z,), tolerance_um)
-
-    @property
-    def limits_um(self) -> Range:
-        """Allowed travel."""
-        return self._z.limits_um
-
-    async def open(self) -> Identity:
-        """Connect, identify, hold that the axis is there, and read its speed and limits.
-
-        Raises:
-            InputError: the axis or limits in the instrument file do not fit.
-            LinkError: no Zaber device answers.
-        """
-        return await self._axes.open()
-
-    async def close(self) -> None:
-        """Let go of the line."""
-        await self._axes.transport.close()
+        super().__init__(name, _Axes(transport, name, (_Axis(transport, name, "Z", axis),), tolerance_um))
 
     async def home(self) -> None:
-        """Clear old warnings, find the home switch, and hold that the axis has a reference."""
+        """Find the home switch. Raises as `AxesStage.home`."""
         await self._axes.home()
-
-    async def position_um(self) -> float:
-        """Where it is."""
-        return await self._z.position_um()
-
-    async def move_to_um(self, z_um: float) -> None:
-        """Move and return when the axis is at rest at the target. Raises as `ZaberStage.move_to`."""
-        await self._axes.move_to((z_um,))
-
-    async def stop(self) -> None:
-        """Stop the axis at once, and return when it is at rest."""
-        await self._axes.stop()
-
-    async def make_safe(self) -> None:
-        """Stop."""
-        await self._axes.stop()
-
-    async def read_faults(self) -> list[Fault]:
-        """The warning flags; those that begin with F are severe."""
-        return await self._axes.read_faults()
-
-    async def clear_faults(self) -> None:
-        """Clear the warning flags."""
-        await self._axes.clear_faults()

@@ -154,6 +154,18 @@ def test_every_command_and_option_that_a_text_names_exists():
             assert set(re.findall(r"--[a-z-]+", rest)) <= known, (page.name, name, rest)
 
 
+def test_the_index_of_drivers_has_every_page_and_module_and_no_other():
+    index = (PROJECT / "docs" / "drivers" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (PROJECT / "docs" / "drivers").glob("*.md")} - {"README.md"}
+    assert set(re.findall(r"\(([a-z0-9]+\.md)\)", index)) == pages
+    rows = [row.split("|")[1:-1] for row in re.findall(r"^\|.*\]\(.*\|$", index, re.MULTILINE)]
+    drivers = set(re.findall(r"`([a-z0-9]+\.py)`", "".join(row[3] for row in rows) + index.rsplit("|", 1)[1]))
+    assert drivers == {path.name for path in (PROJECT / "drivers").glob("*.py")} - {"__init__.py"}
+    simulators = set(re.findall(r"`([a-z0-9]+\.py)`", "".join(row[4] for row in rows)))
+    simulated = {path.name for path in (PROJECT / "simulators" / "devices").glob("*.py")}
+    assert simulators == simulated - {"__init__.py", "disturbances.py"}
+
+
 @pytest.mark.parametrize("name", ["", *cli.commands])
 def test_every_help_shows_an_example_that_can_be_typed(name):
     result = CliRunner().invoke(cli, [*name.split(), "--help"], prog_name="cartoseq", terminal_width=200)

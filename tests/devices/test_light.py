@@ -169,7 +169,7 @@ def test_a_full_error_queue_is_read_and_cleared() -> None:
         sim.inject("queue_full", now_s())
         for clear in (laser.read_faults, laser.clear_faults):
             with pytest.raises(DeviceFault, match="unrecognised command"):
-                await laser._tell("FOO", laser._stops.begin())
+                await laser._tell("FOO")
             found = await clear()
             assert found is None or [(fault.code, fault.severe) for fault in found] == [("-350", False)]
             assert await laser.read_faults() == []

@@ -220,7 +220,7 @@ def test_what_does_not_settle_in_time_is_told() -> None:
         board.strength = 0.1
         await device.set_target_c(55)
         begin_s = now_s()
-        with pytest.raises(DeviceFault, match=r"reads 40.* °C after 100 s, expected 55 ± 0.5 °C for 10 s"):
+        with pytest.raises(DeviceFault, match=r"40.* °C after 100 s; expected 55.00 ± 0.5 °C for 10 s"):
             await device.wait_stable(0.5, 10, 100)
         assert 100 <= now_s() - begin_s < 101
 

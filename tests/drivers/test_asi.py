@@ -207,7 +207,7 @@ def test_a_stop_goes_out_at_once_and_leaves_the_stage_where_it_is(asks_each_axis
         moving = asyncio.ensure_future(stage.move_to(40_000, 0))
         await asyncio.sleep(2)
         await asyncio.gather(stage.stop(), stage.make_safe())
-        with pytest.raises(Stopped, match="stage: the move was stopped"):
+        with pytest.raises(Stopped, match="stage: was stopped"):
             await moving
         halted_s = next(time_s for time_s, command in server.heard if command == b"\\")
         assert halted_s == begun_s + 2

@@ -598,7 +598,7 @@ def test_a_stop_that_has_no_effect_is_told() -> None:
         device.deaf_to_stops = 1000
         stroke = asyncio.ensure_future(pump.aspirate(1000, "input", 10))
         await asyncio.sleep(3)
-        with pytest.raises(DeviceFault, match="though it was told to stop"):
+        with pytest.raises(DeviceFault, match="after it was told to stop"):
             await pump.stop()
         with pytest.raises(Stopped):
             await stroke

@@ -156,7 +156,7 @@ def test_opening_identifies_it_and_chooses_constant_power() -> None:
 
 
 def test_a_head_that_is_too_weak_is_refused() -> None:
-    with pytest.raises(InputError, match="found 0488-06-01-0060-100 of at most 66 mW"):
+    with pytest.raises(InputError, match="the limits of power are 70 to 100 mW, but the device keeps 0 to 66 mW"):
         shine(lambda laser: laser.clear_faults(), Head(), min_power_mw=70.0)
 
 

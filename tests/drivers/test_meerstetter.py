@@ -178,7 +178,7 @@ def test_a_target_goes_out_as_the_vendors_bytes_and_regulation_runs() -> None:
 @pytest.mark.parametrize("target_c", [3.9, 95.1, float("nan"), float("inf")])
 def test_a_target_outside_the_limits_is_refused_and_nothing_is_sent(target_c: float) -> None:
     async def use(tec: MeerstetterTec) -> None:
-        with pytest.raises(LimitError, match="plate: a target of"):
+        with pytest.raises(LimitError, match=r"plate: target: .* was asked for, allowed is 4 to 95"):
             await tec.set_target_c(target_c)
 
     assert control(use).heard == []

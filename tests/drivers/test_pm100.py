@@ -116,7 +116,7 @@ def test_a_wavelength_outside_the_heads_range_is_refused_and_nothing_is_sent(wav
 
     async def use(driver: ThorlabsPowerMeter) -> None:
         before = len(meter.heard)
-        with pytest.raises(LimitError, match="outside the head's 400 to 1100 nm"):
+        with pytest.raises(LimitError, match="allowed is 400 to 1100 nm"):
             await driver.set_wavelength_nm(wavelength_nm)
         assert len(meter.heard) == before
 

@@ -183,9 +183,9 @@ def test_a_stop_goes_out_at_once_and_ends_every_move_of_the_controller() -> None
         focusing = asyncio.ensure_future(focus.move_to_um(500))
         await asyncio.sleep(0.05)
         await stage.stop()
-        with pytest.raises(Stopped, match="stage: the move was stopped"):
+        with pytest.raises(Stopped, match="stage: was stopped"):
             await moving
-        with pytest.raises(Stopped, match="focus: the move was ended by a stop of the whole controller"):
+        with pytest.raises(Stopped, match="focus: the move was ended by a halt of the whole controller"):
             await focusing
         assert [time_s for time_s, command in server.heard if command == b"I"] == [pytest.approx(begun_s + 1.05)]
         await stage.make_safe()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cartoseq.drivers.errors import Disconnected, FramingError, Interrupted, LinkError, ReplyTimeout
-from cartoseq.drivers.transport import Probe, Transport, lines
+from cartoseq.drivers.transport import Probe, Transport, lines, repeat
 from cartoseq.simulators.clock import run_virtual
 from cartoseq.simulators.hosts import MemoryHost
 from cartoseq.simulators.wire import Outbox
@@ -242,3 +242,35 @@ def test_two_that_share_a_line_take_turns() -> None:
 
 def test_errors_of_the_line_are_one_kind() -> None:
     assert all(issubclass(kind, LinkError) for kind in (ReplyTimeout, FramingError, Interrupted, Disconnected))
+
+
+@pytest.mark.parametrize(
+    ("failures", "calls"),
+    [([], 1), ([ReplyTimeout("x", "late")], 2), ([ReplyTimeout("x", "late"), FramingError("x", "bad")], 3)],
+)
+def test_an_exchange_is_repeated_until_it_succeeds(failures: list[Exception], calls: int) -> None:
+    made = 0
+
+    async def exchange() -> str:
+        nonlocal made
+        made += 1
+        if failures:
+            raise failures.pop(0)
+        return "yes"
+
+    assert run_virtual(repeat(exchange)) == "yes"
+    assert made == calls
+
+
+@pytest.mark.parametrize(("failure", "calls"), [(ReplyTimeout("x", "late"), 3), (Disconnected("x", "gone"), 1)])
+def test_the_last_failure_is_raised_and_a_line_that_is_gone_at_once(failure: Exception, calls: int) -> None:
+    made = 0
+
+    async def exchange() -> None:
+        nonlocal made
+        made += 1
+        raise failure
+
+    with pytest.raises(type(failure)):
+        run_virtual(repeat(exchange, tries=3))
+    assert made == calls
