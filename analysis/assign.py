@@ -222,7 +222,8 @@ def place_reads(
         scratch: Working space.
     """
     n = reads.lengths.size
-    template.reverse_reads(reads.words[0, :n], reads.lost[0, :n], reads.lengths, reads.words[1, :n], reads.lost[1, :n])
+    words, lost = reads.words, reads.lost
+    template.reverse_reads(words[0, :n], lost[0, :n], reads.lengths, words[1, :n], lost[1, :n], scratch)
     for r in range(n):
         few.repeats[r] = 0
     kmerindex.few_seeds(reads, index, introns, few, scratch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.bitcount import reverse_bytes
 from cartoseq.analysis.leaf import leaf
 from cartoseq.analysis.packed import Scratch, signed
 
@@ -119,67 +120,74 @@ def reverse_reads(
     lengths: NDArray[np.uint16],
     reverse: NDArray[np.uint64],
     reverse_unknown: NDArray[np.uint64],
+    scratch: Scratch,
 ) -> None:
     """Write the reverse complement of each read, and its no-calls; clear what lies beyond each read's end.
 
     Args:
-        forward: In and out: packed reads, shape (n, words).
+        forward: In and out: packed reads, C-contiguous, shape (n, words).
         unknown: In and out: their no-calls.
         lengths: Bases of each, shape (n,).
-        reverse: Out: packed reverse complements.
+        reverse: Out: packed reverse complements, C-contiguous.
         reverse_unknown: Out: their no-calls.
+        scratch: Working space.
     """
-    words = forward.shape[1]
-    for r in range(lengths.size):
-        length = signed(lengths[r])
-        used = (length + 31) // 32
-        tail = np.uint64(2 * (length & 31))
+    words = np.uint64(forward.shape[1])
+    _turn(forward.reshape(-1), np.uint64(0xFFFFFFFFFFFFFFFF), reverse.reshape(-1))
+    for r in range(np.uint64(lengths.size)):
+        length = np.uint64(lengths[r])
+        used = (length + np.uint64(31)) >> np.uint64(5)
+        if length & np.uint64(31):
+            keep = (np.uint64(1) << ((length & np.uint64(31)) << np.uint64(1))) - np.uint64(1)
+            forward[r, used - np.uint64(1)] &= keep
+            unknown[r, used - np.uint64(1)] &= keep
+        for w in range(used, words):
+            forward[r, w] = np.uint64(0)
+            unknown[r, w] = np.uint64(0)
         any_lost = np.uint64(0)
-        for w in range(words):
-            keep = np.uint64(0xFFFFFFFFFFFFFFFF)
-            if w * 32 >= length:
-                keep = np.uint64(0)
-            elif w == used - 1 and tail:
-                keep = (np.uint64(1) << tail) - np.uint64(1)
-            forward[r, w] &= keep
-            unknown[r, w] &= keep
+        for w in range(used):
             any_lost |= unknown[r, w]
-        _reverse_row(forward[r], length, np.uint64(0xFFFFFFFFFFFFFFFF), reverse[r])
+            reverse_unknown[r, w] = np.uint64(0)
+        for w in range(used, words):
+            reverse_unknown[r, w] = np.uint64(0)
+        _turn_row(reverse[r], length, scratch.run)
         if any_lost:
-            _reverse_row(unknown[r], length, np.uint64(0), reverse_unknown[r])
-        else:
-            for w in range(words):
-                reverse_unknown[r, w] = np.uint64(0)
+            _turn(unknown[r], np.uint64(0), reverse_unknown[r])
+            _turn_row(reverse_unknown[r], length, scratch.run)
 
 
 @leaf
-def _reverse_row(row: NDArray[np.uint64], length: int, flip: np.uint64, out: NDArray[np.uint64]) -> None:
-    """Write the 2-bit groups of a row in reverse order, each xored with the bits of `flip`."""
-    used = (length + 31) // 32
-    for w in range(out.size):
-        out[w] = np.uint64(0)
-    rest = np.uint64(2 * (32 * used - length))
-    for w in range(used):
-        x = row[used - 1 - w] ^ flip
+def _turn(words: NDArray[np.uint64], flip: np.uint64, out: NDArray[np.uint64]) -> None:
+    """Write each word with its 2-bit groups in reverse order, xored with `flip`."""
+    for i in range(np.uint64(words.size)):
+        x = words[i] ^ flip
         x = ((x >> np.uint64(2)) & np.uint64(0x3333333333333333)) | (
             (x & np.uint64(0x3333333333333333)) << np.uint64(2)
         )
         x = ((x >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)) | (
             (x & np.uint64(0x0F0F0F0F0F0F0F0F)) << np.uint64(4)
         )
-        x = ((x >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)) | (
-            (x & np.uint64(0x00FF00FF00FF00FF)) << np.uint64(8)
-        )
-        x = ((x >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)) | (
-            (x & np.uint64(0x0000FFFF0000FFFF)) << np.uint64(16)
-        )
-        x = (x >> np.uint64(32)) | (x << np.uint64(32))
-        # x holds the bases of the last word first, after `rest` groups that lie beyond the read's end.
-        out[w] |= x >> rest
-        if w > 0 and rest:
-            out[w - 1] |= x << (np.uint64(64) - rest)
-    if used and rest:
-        out[used - 1] &= (np.uint64(1) << (np.uint64(64) - rest)) - np.uint64(1)
+        out[i] = reverse_bytes(x)
+
+
+@leaf
+def _turn_row(row: NDArray[np.uint64], length: np.uint64, spare: NDArray[np.uint64]) -> None:
+    """Put the turned words of a read in reverse order, its first base first, and clear what lies beyond its end.
+
+    Args:
+        row: In and out: the words, each of them turned.
+        length: Bases of the read.
+        spare: Scratch, a word more than a row.
+    """
+    used = (length + np.uint64(31)) >> np.uint64(5)
+    rest = ((used << np.uint64(5)) - length) << np.uint64(1)
+    for w in range(used):
+        spare[w] = row[used - np.uint64(1) - w]
+    spare[used] = np.uint64(0)
+    for w in range(used):
+        row[w] = (spare[w] >> rest) | ((spare[w + np.uint64(1)] << (np.uint64(63) - rest)) << np.uint64(1))
+    for w in range(used, np.uint64(row.size)):
+        row[w] = np.uint64(0)
 
 
 @leaf

@@ -46,7 +46,7 @@ def test_reads_are_packed_and_reversed(bases: int) -> None:
     forward, lost, reverse, reverse_lost = arrays
     lengths = np.zeros(n, np.uint16)
     template.pack_reads(calls, first, forward, lost, lengths, make_scratch(bases, n))
-    template.reverse_reads(forward, lost, lengths, reverse, reverse_lost)
+    template.reverse_reads(forward, lost, lengths, reverse, reverse_lost, make_scratch(bases, n))
     for r in range(n):
         read = calls[:, first + r]
         called = np.flatnonzero(read)
