@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.bitcount import reverse_bytes
 from cartoseq.analysis.leaf import leaf
-from cartoseq.analysis.packed import Scratch, signed
+from cartoseq.analysis.packed import Limits, Scratch, Trimming, signed
 
 MAX_BASES = 512
 """Longest template that is packed."""
@@ -100,17 +100,17 @@ def pack_reads(
 
 
 @leaf
-def count_needed(lengths: NDArray[np.uint16], share: float, least: int, needed: NDArray[np.uint16]) -> None:
+def count_needed(lengths: NDArray[np.uint16], limits: Limits, needed: NDArray[np.uint16]) -> None:
     """Write how many bases of each read must align: the whole part of the share of all bases but one (STAR's rule).
 
     Args:
         lengths: Bases of each trimmed read, shape (n,).
-        share: Share of the bases that must align.
-        least: Least bases that must align.
+        limits: What is accepted.
         needed: Out, shape (n,).
     """
     for r in range(np.uint64(lengths.size)):
-        needed[r] = np.uint16(max(least, int(share * max(signed(lengths[r]) - 1, 0))))
+        share = int(limits.aligned_share * max(signed(lengths[r]) - 1, 0))
+        needed[r] = np.uint16(max(limits.aligned_least, share))
 
 
 @leaf
@@ -188,6 +188,36 @@ def _turn_row(row: NDArray[np.uint64], length: np.uint64, spare: NDArray[np.uint
         row[w] = (spare[w] >> rest) | ((spare[w + np.uint64(1)] << (np.uint64(63) - rest)) << np.uint64(1))
     for w in range(used, np.uint64(row.size)):
         row[w] = np.uint64(0)
+
+
+@leaf
+def trim_reads(
+    forward: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    heads: NDArray[np.uint16],
+    trimming: Trimming,
+    scratch: Scratch,
+) -> None:
+    """Cut adapters and tails off the reads.
+
+    Args:
+        forward: In and out: packed reads, shape (n, words).
+        unknown: In and out: their no-calls.
+        lengths: In and out: bases of each read.
+        heads: Out: bases cut off the front.
+        trimming: What is cut off.
+        scratch: Working space.
+    """
+    for a in range(trimming.adapter_bases.size):
+        adapter = trimming.adapters[a, : trimming.adapter_bases[a]]
+        trim_adapter(forward, adapter, trimming.adapter_overlap, trimming.adapter_mismatch_rate, lengths)
+    if trimming.tails:
+        trim_tails(forward, unknown, 0, trimming.run, trimming.run_mismatches, lengths, scratch)
+    for r in range(np.uint64(heads.size)):
+        heads[r] = np.uint16(0)
+    if trimming.heads:
+        trim_heads(forward, unknown, 3, trimming.run, trimming.run_mismatches, lengths, heads)
 
 
 @leaf
