@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis import alignment, genecall, kmerindex, template
 from cartoseq.analysis.leaf import leaf
-from cartoseq.analysis.packed import Hits, Introns, Limits, Placements, Reads, Scratch, Text
+from cartoseq.analysis.packed import Genes, Hits, Introns, Limits, Placements, Reads, Scratch, Text, Trimming
 from cartoseq.analysis.reference import Reference
 from cartoseq.streaming.errors import InputError
 
@@ -32,7 +32,8 @@ MULTI_MAPPED: Final = genecall.MULTI_MAPPED
 UNMAPPED: Final = genecall.UNMAPPED
 NO_GENE: Final = np.uint32(0xFFFFFFFF)
 
-BATCH: Final = 4096
+BATCH: Final = 1024
+"""Reads whose stages follow on each other: what is kept of so many stays in the processor's second cache."""
 MAX_HITS: Final = 192
 _STRANDS: Final = {"forward": genecall.FORWARD, "reverse": genecall.REVERSE, "unstranded": genecall.UNSTRANDED}
 
@@ -91,8 +92,7 @@ class AssignSettings:
                 )
 
 
-@dataclass(frozen=True)
-class Assignments:
+class Assignments(NamedTuple):
     """What became of the templates of one block; arrays over clusters.
 
     Attributes:
@@ -116,6 +116,46 @@ class Assignments:
     confidence: NDArray[np.uint8]
     aligned_from: NDArray[np.uint16]
     aligned_to: NDArray[np.uint16]
+
+
+class Batch(NamedTuple):
+    """Working space of one thread for the reads that are placed together.
+
+    Attributes:
+        reads: The reads and their reverse complements.
+        heads: Bases cut off the front of each, uint16.
+        few: Places that the few seeds name.
+        every: Places that all seeds name; counts, bounds and repeats are those of `few`.
+        status: UNMAPPED, UNIQUE or MULTIPLE of `alignment`, uint8.
+        rows: Alignments, int64, shape (rows, alignment.ROW).
+        open_reads: Reads that need another look, int64.
+        scratch: Of the stages.
+    """
+
+    reads: Reads
+    heads: NDArray[np.uint16]
+    few: Hits
+    every: Hits
+    status: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    open_reads: NDArray[np.int64]
+    scratch: Scratch
+
+
+class Rules(NamedTuple):
+    """The settings as the kernels take them.
+
+    Attributes:
+        trimming: What is cut off the templates.
+        limits: What is accepted.
+        genes: Whether genes are asked for, or places.
+        strand: On which strand of its gene a read lies, FORWARD, REVERSE or UNSTRANDED of `genecall`.
+    """
+
+    trimming: Trimming
+    limits: Limits
+    genes: bool
+    strand: int
 
 
 def assign(
@@ -145,16 +185,7 @@ def assign(
         raise InputError("layer", 'is "rna", but the reference has no genes', remedy="Give the library a GTF file.")
     calls = np.ascontiguousarray(bases)
     n = calls.shape[1]
-    result = make_assignments(n)
-    batch = _batch_of_thread(calls.shape[0], min(n, BATCH))
-    for first in range(0, n, BATCH):
-        batch.run(calls, first, min(BATCH, n - first), reference, settings, wanted, result)
-    return result
-
-
-def make_assignments(n: int) -> Assignments:
-    """Return room for what is found out about `n` templates."""
-    return Assignments(
+    found = Assignments(
         verdicts=np.empty(n, np.uint8),
         genes=np.empty(n, np.uint32),
         positions=np.empty(n, np.uint64),
@@ -163,6 +194,156 @@ def make_assignments(n: int) -> Assignments:
         confidence=np.empty(n, np.uint8),
         aligned_from=np.empty(n, np.uint16),
         aligned_to=np.empty(n, np.uint16),
+    )
+    if wanted is None:
+        wanted = np.ones(n, np.bool_)
+    text, introns, genes = arrays_of(reference)
+    batch = _batch_of_thread(calls.shape[0])
+    assign_reads(calls, wanted, rules_of(settings), reference.index, text, introns, genes, batch, found)
+    return found
+
+
+@leaf
+def assign_reads(
+    calls: NDArray[np.uint8],
+    wanted: NDArray[np.bool_],
+    rules: Rules,
+    index: kmerindex.KmerIndex,
+    text: Text,
+    introns: Introns,
+    genes: Genes,
+    batch: Batch,
+    found: Assignments,
+) -> None:
+    """Decide the reads of a block, batch by batch: by a few seeds where that is enough, by all where it is not.
+
+    One kernel for the stages, since handing some forty arrays to each from Python costs as much as a stage.
+
+    Args:
+        calls: BCL bytes, C-contiguous, shape (bases, clusters).
+        wanted: Which clusters to place.
+        rules: What is cut off, accepted and asked for.
+        index: The seed table.
+        text: The genome.
+        introns: Annotated introns.
+        genes: Where genes lie.
+        batch: Working space.
+        found: Out.
+    """
+    words, lost, scratch = batch.reads.words, batch.reads.lost, batch.scratch
+    for first in range(0, calls.shape[1], batch.status.size):
+        n = min(batch.status.size, calls.shape[1] - first)
+        end = first + n
+        lengths, heads, status, rows = batch.reads.lengths[:n], batch.heads[:n], batch.status[:n], batch.rows[:n]
+        reads = Reads(words, lost, lengths, batch.reads.needed[:n])
+        strands = found.strands[first:end]
+        placed = Placements(status, strands, found.confidence[first:end], rows)
+        template.pack_reads(calls, first, words[0, :n], lost[0, :n], lengths, scratch)
+        for r in range(n):
+            if not wanted[first + r]:
+                lengths[r] = np.uint16(0)
+            batch.few.repeats[r] = np.uint8(0)
+        template.trim_reads(words[0, :n], lost[0, :n], lengths, heads, rules.trimming, scratch)
+        template.count_needed(lengths, rules.limits, reads.needed)
+        template.reverse_reads(words[0, :n], lost[0, :n], lengths, words[1, :n], lost[1, :n], scratch)
+        kmerindex.few_seeds(reads, index, introns, batch.few, scratch)
+        left = alignment.check_candidates(reads, batch.few, text, rules.limits, placed, batch.open_reads, scratch)
+        chosen = batch.open_reads[:left]
+        left = alignment.resolve(chosen, reads, batch.few, text, introns, rules.limits, placed, False, scratch)
+        chosen = batch.open_reads[:left]
+        kmerindex.all_seeds(chosen, reads, index, introns, batch.every, scratch)
+        alignment.resolve(chosen, reads, batch.every, text, introns, rules.limits, placed, True, scratch)
+        genecall.describe(
+            status,
+            strands,
+            rows,
+            lengths,
+            heads,
+            found.positions[first:end],
+            found.mismatches[first:end],
+            found.aligned_from[first:end],
+            found.aligned_to[first:end],
+        )
+        verdicts, gene_of_read = found.verdicts[first:end], found.genes[first:end]
+        if rules.genes:
+            genecall.call_genes(status, strands, rows, genes, rules.strand, verdicts, gene_of_read, scratch)
+        else:
+            genecall.call_places(status, verdicts, gene_of_read)
+
+
+def arrays_of(reference: Reference) -> tuple[Text, Introns, Genes]:
+    """Return the arrays of a reference as the kernels take them."""
+    return (
+        Text(reference.text, reference.unknown, reference.unknown_blocks),
+        Introns(
+            reference.intron_starts,
+            reference.intron_ends,
+            reference.introns_by_end,
+            reference.intron_start_of_block,
+            reference.intron_end_of_block,
+            reference.intron_edges,
+        ),
+        Genes(reference.segments, reference.entries, reference.segment_of_block),
+    )
+
+
+def rules_of(settings: AssignSettings) -> Rules:
+    """Return the settings as the kernels take them."""
+    adapters = np.zeros((len(settings.adapters), 32), np.uint8)
+    for row, adapter in zip(adapters, settings.adapters, strict=True):
+        row[: len(adapter[:32])] = ["ACGT".index(letter) for letter in adapter[:32]]
+    tailed = settings.layer == "rna" and settings.trim_poly_a > 0
+    return Rules(
+        Trimming(
+            adapters,
+            np.array([len(adapter[:32]) for adapter in settings.adapters], np.int64),
+            settings.adapter_min_overlap,
+            float(settings.adapter_mismatch_rate),
+            settings.trim_poly_a,
+            settings.poly_a_mismatches,
+            tailed and settings.strand != "reverse",
+            tailed and settings.strand != "forward",
+        ),
+        Limits(
+            float(settings.max_mismatch_rate),
+            settings.min_score_difference,
+            float(settings.min_aligned_fraction),
+            settings.min_aligned_bases,
+        ),
+        settings.layer == "rna",
+        _STRANDS[settings.strand],
+    )
+
+
+def make_batch(bases: int, rows: int = BATCH) -> Batch:
+    """Return working space for batches of reads.
+
+    Args:
+        bases: Longest read.
+        rows: Reads of a batch.
+    """
+    # A word more than all, since a window reads one beyond its own.
+    words = -(-bases // 32) + 1
+    few = Hits(
+        places=np.zeros((rows, kmerindex.FEW_HITS), np.uint64),
+        counts=np.zeros(rows, np.int64),
+        bounds=np.zeros(rows, np.uint8),
+        repeats=np.zeros(rows, np.uint8),
+    )
+    return Batch(
+        reads=Reads(
+            words=np.zeros((2, rows, words), np.uint64),
+            lost=np.zeros((2, rows, words), np.uint64),
+            lengths=np.zeros(rows, np.uint16),
+            needed=np.zeros(rows, np.uint16),
+        ),
+        heads=np.zeros(rows, np.uint16),
+        few=few,
+        every=few._replace(places=np.zeros((rows, MAX_HITS), np.uint64)),
+        status=np.zeros(rows, np.uint8),
+        rows=np.zeros((rows, alignment.ROW), np.int64),
+        open_reads=np.zeros(rows, np.int64),
+        scratch=make_scratch(bases, rows),
     )
 
 
@@ -192,176 +373,13 @@ def make_scratch(bases: int, rows: int) -> Scratch:
     )
 
 
-@leaf
-def place_reads(
-    reads: Reads,
-    few: Hits,
-    every: Hits,
-    index: kmerindex.KmerIndex,
-    text: Text,
-    introns: Introns,
-    limits: Limits,
-    placed: Placements,
-    open_reads: NDArray[np.int64],
-    scratch: Scratch,
-) -> None:
-    """Place a batch of trimmed reads: by a few seeds where that is enough, by all where it is not.
-
-    One kernel for the stages, since handing some forty arrays to each from Python costs as much as a stage.
-
-    Args:
-        reads: The batch; the reverse complements are written here.
-        few: Room for the places that the few seeds name.
-        every: Room for those that all seeds name; counts, bounds and repeats are those of `few`.
-        index: The seed table.
-        text: The genome.
-        introns: Annotated introns.
-        limits: What is accepted.
-        placed: Out: where the reads lie.
-        open_reads: Working space, int64.
-        scratch: Working space.
-    """
-    n = reads.lengths.size
-    template.reverse_reads(reads.words[0, :n], reads.lost[0, :n], reads.lengths, reads.words[1, :n], reads.lost[1, :n])
-    for r in range(n):
-        few.repeats[r] = 0
-    kmerindex.few_seeds(reads, index, introns, few, scratch)
-    left = alignment.check_candidates(reads, few, text, limits, placed, open_reads, scratch)
-    left = alignment.resolve(open_reads[:left], reads, few, text, introns, limits, placed, False, scratch)
-    chosen = open_reads[:left]
-    kmerindex.all_seeds(chosen, reads, index, introns, every, scratch)
-    alignment.resolve(chosen, reads, every, text, introns, limits, placed, True, scratch)
-
-
-PlaceArguments: TypeAlias = tuple[
-    Reads, Hits, Hits, kmerindex.KmerIndex, Text, Introns, Limits, Placements, NDArray[np.int64], Scratch
-]
-
-
-class Batch:
-    """Scratch arrays of one thread; every batch uses them again."""
-
-    def __init__(self, bases: int, size: int) -> None:
-        self.bases, self.size = bases, size
-        words = -(-bases // 32) + 1
-        # Reads and their reverse complements; a word more than all, since a window reads one beyond its own.
-        self.reads = np.zeros((2, size, words), np.uint64)
-        self.lost = np.zeros((2, size, words), np.uint64)
-        self.lengths = np.zeros(size, np.uint16)
-        self.heads = np.zeros(size, np.uint16)
-        self.needed = np.zeros(size, np.uint16)
-        self.few_hits = np.zeros((size, kmerindex.FEW_HITS), np.uint64)
-        self.bounds = np.zeros(size, np.uint8)
-        self.status = np.zeros(size, np.uint8)
-        self.rows = np.zeros((size, alignment.ROW), np.int64)
-        self.open_reads = np.zeros(size, np.int64)
-        self.hits = np.zeros((size, MAX_HITS), np.uint64)
-        self.hit_counts = np.zeros(size, np.int64)
-        self.repeats = np.zeros(size, np.uint8)
-        self.scratch = make_scratch(bases, size)
-
-    def run(
-        self,
-        calls: NDArray[np.uint8],
-        first: int,
-        n: int,
-        reference: Reference,
-        settings: AssignSettings,
-        wanted: NDArray[np.bool_] | None,
-        result: Assignments,
-    ) -> None:
-        """Decide the reads [first, first + n) of a block."""
-        forward, no_calls = self.reads[0, :n], self.lost[0, :n]
-        lengths, heads = self.lengths[:n], self.heads[:n]
-        template.pack_reads(calls, first, forward, no_calls, lengths, self.scratch)
-        if wanted is not None:
-            lengths *= wanted[first : first + n]
-        heads[:] = 0
-        self._trim(forward, no_calls, lengths, heads, settings)
-        place_reads(*self.to_place(first, n, reference, settings, result))
-        self.describe(first, n, reference, settings, result)
-
-    def to_place(
-        self, first: int, n: int, reference: Reference, settings: AssignSettings, result: Assignments
-    ) -> PlaceArguments:
-        """Return what `place_reads` is given for the packed reads [first, first + n)."""
-        lengths, status, rows = self.lengths[:n], self.status[:n], self.rows[:n]
-        needed = self.needed[:n]
-        template.count_needed(lengths, settings.min_aligned_fraction, settings.min_aligned_bases, needed)
-        reads = Reads(self.reads, self.lost, lengths, needed)
-        text = Text(reference.text, reference.unknown, reference.unknown_blocks)
-        introns = Introns(
-            reference.intron_starts,
-            reference.intron_ends,
-            reference.introns_by_end,
-            reference.intron_start_of_block,
-            reference.intron_end_of_block,
-            reference.intron_edges,
-        )
-        limits = Limits(float(settings.max_mismatch_rate), int(settings.min_score_difference))
-        here = slice(first, first + n)
-        placed = Placements(status, result.strands[here], result.confidence[here], rows)
-        few = Hits(self.few_hits, self.hit_counts, self.bounds, self.repeats)
-        every = few._replace(places=self.hits)
-        return reads, few, every, reference.index, text, introns, limits, placed, self.open_reads, self.scratch
-
-    def _trim(
-        self,
-        forward: NDArray[np.uint64],
-        no_calls: NDArray[np.uint64],
-        lengths: NDArray[np.uint16],
-        heads: NDArray[np.uint16],
-        settings: AssignSettings,
-    ) -> None:
-        for adapter in settings.adapters:
-            codes = np.array(["ACGT".index(letter) for letter in adapter], dtype=np.uint8)
-            template.trim_adapter(forward, codes, settings.adapter_min_overlap, settings.adapter_mismatch_rate, lengths)
-        if settings.layer == "rna" and settings.trim_poly_a:
-            run, others = settings.trim_poly_a, settings.poly_a_mismatches
-            if settings.strand != "reverse":
-                template.trim_tails(forward, no_calls, 0, run, others, lengths, self.scratch)
-            if settings.strand != "forward":
-                template.trim_heads(forward, no_calls, 3, run, others, lengths, heads)
-
-    def describe(self, first: int, n: int, reference: Reference, settings: AssignSettings, result: Assignments) -> None:
-        """Write where the placed reads [first, first + n) lie, and which genes they count for."""
-        here = slice(first, first + n)
-        status, rows = self.status[:n], self.rows[:n]
-        genecall.describe(
-            status,
-            result.strands[here],
-            rows,
-            self.lengths[:n],
-            self.heads[:n],
-            result.positions[here],
-            result.mismatches[here],
-            result.aligned_from[here],
-            result.aligned_to[here],
-        )
-        if settings.layer == "dna":
-            result.genes[here] = NO_GENE
-            result.verdicts[here] = np.array([UNMAPPED, ASSIGNED, MULTI_MAPPED], np.uint8)[status]
-            return
-        genecall.call_genes(
-            status,
-            result.strands[here],
-            rows,
-            reference.segments,
-            reference.entries,
-            reference.segment_of_block,
-            _STRANDS[settings.strand],
-            result.verdicts[here],
-            result.genes[here],
-            self.scratch,
-        )
-
-
 _kept = threading.local()
 
 
-def _batch_of_thread(bases: int, size: int) -> Batch:
-    """Return this thread's scratch arrays: memory that is new for each block would first have to be mapped."""
+def _batch_of_thread(bases: int) -> Batch:
+    """Return this thread's working space: memory that is new for each block would first have to be mapped."""
     batch: Batch | None = getattr(_kept, "batch", None)
-    if batch is None or batch.bases != bases or batch.size < size:
-        batch = _kept.batch = Batch(bases, size)
+    if batch is None or _kept.bases != bases:
+        batch = _kept.batch = make_batch(bases)
+        _kept.bases = bases
     return batch

@@ -1,4 +1,4 @@
-"""Two machine instructions on 64-bit words that the comparison of reads needs: count the set bits, find the lowest."""
+"""Machine instructions on 64-bit words that reads need: count the set bits, find the lowest, reverse the bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 import numba
 
 
-def _compiled() -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def _compiled() -> tuple[Callable[[Any], Any], ...]:
     from llvmlite import ir
     from numba.core import types
     from numba.extending import intrinsic
@@ -31,7 +31,16 @@ def _compiled() -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
         return types.uint64(types.uint64), codegen
 
-    return cast(Callable[[Any], Any], count), cast(Callable[[Any], Any], lowest)
+    @intrinsic
+    def reverse(typingctx: Any, word: Any) -> Any:
+        """Return the bytes of a uint64 in reverse order."""
+
+        def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bswap(arguments[0])
+
+        return types.uint64(types.uint64), codegen
+
+    return cast(tuple[Callable[[Any], Any], ...], (count, lowest, reverse))
 
 
 def _count_plainly(word: Any) -> Any:
@@ -43,4 +52,10 @@ def _lowest_plainly(word: Any) -> Any:
     return (number & -number).bit_length() - 1 if number else 64
 
 
-count_bits, lowest_bit = (_count_plainly, _lowest_plainly) if vars(numba.config)["DISABLE_JIT"] else _compiled()
+def _reverse_plainly(word: Any) -> Any:
+    return type(word)(int.from_bytes(int(word).to_bytes(8, "little"), "big"))
+
+
+count_bits, lowest_bit, reverse_bytes = (
+    (_count_plainly, _lowest_plainly, _reverse_plainly) if vars(numba.config)["DISABLE_JIT"] else _compiled()
+)

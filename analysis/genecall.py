@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.leaf import leaf
 from cartoseq.analysis.lowlevel import prefetch
-from cartoseq.analysis.packed import Scratch, signed
+from cartoseq.analysis.packed import Genes, Scratch, signed
 
 ASSIGNED, MULTI_GENE, ANTISENSE, INTRONIC, INTERGENIC, MULTI_MAPPED, UNMAPPED = 0, 1, 2, 3, 4, 5, 6
 """Verdicts of a template, as in the counts of a run."""
@@ -33,12 +33,11 @@ _GROUP = np.uint64(32)
 def _fetch_segments(
     status: NDArray[np.uint8],
     rows: NDArray[np.int64],
-    segments: NDArray[np.int64],
-    entries: NDArray[np.uint64],
-    segment_of_block: NDArray[np.uint32],
+    in_text: Genes,
     first: Any,
 ) -> None:
     """Ask memory for what `call_genes` will look at for a group of reads: one step for all of them, then the next."""
+    segments, entries, segment_of_block = in_text.segments, in_text.entries, in_text.segment_of_block
     end = min(first + _GROUP, np.uint64(status.size))
     for r in range(first, end):
         if status[r] == 1:
@@ -58,9 +57,7 @@ def call_genes(
     status: NDArray[np.uint8],
     strands: NDArray[np.uint8],
     rows: NDArray[np.int64],
-    segments: NDArray[np.int64],
-    entries: NDArray[np.uint64],
-    segment_of_block: NDArray[np.uint32],
+    in_text: Genes,
     library_strand: int,
     verdicts: NDArray[np.uint8],
     genes: NDArray[np.uint32],
@@ -72,21 +69,20 @@ def call_genes(
         status: 0 unmapped, 1 one place, 2 several, shape (n,).
         strands: 1 where the read's reverse complement was aligned.
         rows: Alignments, shape (n, columns of `alignment`).
-        segments: Global position where each segment starts, and its first entry; one more at the end.
-        entries: gene * 4 + strand * 2 + exonic.
-        segment_of_block: Segment of each 128th base.
+        in_text: Where genes lie.
         library_strand: FORWARD if reads lie as their transcript, REVERSE if opposite, UNSTRANDED.
         verdicts: Out, shape (n,).
         genes: Out: gene of ASSIGNED and INTRONIC reads, else NO_GENE.
         scratch: Working space.
     """
+    segments, entries, segment_of_block = in_text.segments, in_text.entries, in_text.segment_of_block
     seen, exonic, spanned = scratch.genes[0], scratch.genes[1], scratch.genes[2]
     one = np.uint64(1)
     n = np.uint64(status.size)
     flip = 1 if library_strand == REVERSE else 0
     for r in range(n):
         if r % _GROUP == np.uint64(0):
-            _fetch_segments(status, rows, segments, entries, segment_of_block, np.uint64(r))
+            _fetch_segments(status, rows, in_text, np.uint64(r))
         genes[r] = NO_GENE
         if status[r] != 1:
             verdicts[r] = UNMAPPED if status[r] == 0 else MULTI_MAPPED
@@ -161,6 +157,20 @@ def call_genes(
             verdicts[r] = ANTISENSE
         else:
             verdicts[r] = INTERGENIC
+
+
+@leaf
+def call_places(status: NDArray[np.uint8], verdicts: NDArray[np.uint8], genes: NDArray[np.uint32]) -> None:
+    """Give each placed read its verdict where no genes are asked for.
+
+    Args:
+        status: 0 unmapped, 1 one place, 2 several, shape (n,).
+        verdicts: Out, shape (n,).
+        genes: Out: NO_GENE.
+    """
+    for r in range(np.uint64(status.size)):
+        verdicts[r] = ASSIGNED if status[r] == 1 else MULTI_MAPPED if status[r] == 2 else UNMAPPED
+        genes[r] = NO_GENE
 
 
 @leaf

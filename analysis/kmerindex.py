@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
-from cartoseq.analysis.leaf import inlined_leaf, leaf
+from cartoseq.analysis.leaf import folded_leaf, inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
 from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch, signed, window
 from cartoseq.streaming.kernel import kernel
@@ -312,20 +312,21 @@ def _seed(reads: NDArray[np.uint64], plus_at: np.uint64, minus_at: np.uint64, k:
 
 
 @inlined_leaf
-def _find(slots: NDArray[np.uint64], h: np.uint64) -> np.uint64:
-    """Return the slot of a hash, EMPTY where the key is not in the genome."""
-    n_slots = np.uint64(slots.size)
+def _find(slots: NDArray[np.uint64], h: np.uint64, slot: np.uint64) -> np.uint64:
+    """Return the slot of a hash, EMPTY where the key is not in the genome; `slot` is what its home holds."""
     print_ = _fingerprint(h)
-    at = _home(h, n_slots)
-    while slots[at] != EMPTY and (slots[at] >> np.uint64(35)) != print_:
-        at += np.uint64(1)
-        if at == n_slots:
-            at = np.uint64(0)
-    slot: np.uint64 = slots[at]
+    if slot != EMPTY and (slot >> np.uint64(35)) != print_:
+        n_slots = np.uint64(slots.size)
+        at = _home(h, n_slots)
+        while slot != EMPTY and (slot >> np.uint64(35)) != print_:
+            at += np.uint64(1)
+            if at == n_slots:
+                at = np.uint64(0)
+            slot = slots[at]
     return slot
 
 
-@leaf
+@folded_leaf
 def _diagonal(
     place: np.uint64,
     read_strand: np.uint64,
@@ -358,7 +359,7 @@ def _diagonal(
     return ((position - at) << np.uint64(1)) | strand
 
 
-@leaf
+@folded_leaf
 def _next_seed(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],
@@ -445,14 +446,14 @@ def few_seeds(reads: Reads, index: KmerIndex, introns: Introns, hits: Hits, scra
                 ):
                     hashes[at] = _seed(flat, plus + offset, minus + length - width - offset, width)
                     offsets[at] = np.int64(offset)
-        # Together: a prefetch holds up what follows until the page is known, but not the next prefetch.
+        # In a loop of nothing else, so that the processor waits for some dozens of them at once.
         lookups = np.uint64((last - first) * FEW)
         for lookup in range(lookups):
-            prefetch(slots, _home(hashes[lookup], n_slots))
+            found_slots[lookup] = slots[_home(hashes[lookup], n_slots)]
         for lookup in range(lookups):
             slot = EMPTY
             if hashes[lookup] != NO_SEED:
-                slot = _find(slots, hashes[lookup])
+                slot = _find(slots, hashes[lookup], found_slots[lookup])
                 if slot != EMPTY and slot & _LISTED:
                     prefetch(postings, slot & _LOW)
             found_slots[lookup] = slot
@@ -535,12 +536,14 @@ def all_seeds(
                 seed += np.uint64(1)
                 offset = _next_seed(flat, flat_lost, plus, offset + apart, words, width, pairs)
             hits.counts[r] = np.int64(seed - begin)
-            for lookup in range(begin, seed):
-                prefetch(slots, _home(hashes[lookup], n_slots))
         for c in range(first, last):
             begin = np.uint64((c - first) * room)
             for lookup in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
-                slot = _find(slots, hashes[lookup])
+                found_slots[lookup] = slots[_home(hashes[lookup], n_slots)]
+        for c in range(first, last):
+            begin = np.uint64((c - first) * room)
+            for lookup in range(begin, begin + np.uint64(hits.counts[chosen[c]])):
+                slot = _find(slots, hashes[lookup], found_slots[lookup])
                 if slot != EMPTY and slot & _LISTED:
                     prefetch(postings, slot & _LOW)
                 found_slots[lookup] = slot

@@ -24,3 +24,8 @@ def leaf(function: F) -> F:
 def inlined_leaf(function: F) -> F:
     """Compile a small helper of leaves of the same module, and inline it there."""
     return compiled(function, inline="always", _nrt=False)
+
+
+def folded_leaf(function: F) -> F:
+    """Compile a helper of leaves, and have LLVM fold it into each of them: a call hands on some twenty registers."""
+    return compiled(function, _nrt=False, forceinline=True)

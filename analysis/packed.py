@@ -87,10 +87,53 @@ class Limits(NamedTuple):
     Attributes:
         mismatch_rate: Most mismatches per aligned base.
         score_difference: Least score by which the best place beats any other.
+        aligned_share: Share of a read's bases that must align.
+        aligned_least: Least bases that must align.
     """
 
     mismatch_rate: float
     score_difference: int
+    aligned_share: float
+    aligned_least: int
+
+
+class Trimming(NamedTuple):
+    """What ends a template, or is cut off its front.
+
+    Attributes:
+        adapters: Codes of each adapter, uint8, shape (adapters, 32).
+        adapter_bases: How many of them count, int64, shape (adapters,).
+        adapter_overlap: Least bases of an adapter at the template's end.
+        adapter_mismatch_rate: Mismatches allowed per compared base.
+        run: Bases of a run of A or T that are a tail.
+        run_mismatches: Others allowed in it.
+        tails: Whether a run of A ends a read.
+        heads: Whether a run of T is cut off the front.
+    """
+
+    adapters: NDArray[np.uint8]
+    adapter_bases: NDArray[np.int64]
+    adapter_overlap: int
+    adapter_mismatch_rate: float
+    run: int
+    run_mismatches: int
+    tails: bool
+    heads: bool
+
+
+class Genes(NamedTuple):
+    """Where genes and exons lie in the text.
+
+    Attributes:
+        segments: Global position where each segment starts, and its first entry; one more at the end; int64, shape
+            (segments + 1, 2).
+        entries: gene * 4 + strand * 2 + exonic of each gene in a segment, uint64.
+        segment_of_block: Segment of each 128th base, uint32.
+    """
+
+    segments: NDArray[np.int64]
+    entries: NDArray[np.uint64]
+    segment_of_block: NDArray[np.uint32]
 
 
 class Placements(NamedTuple):

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from cartoseq.analysis.alignment import resolve
-from cartoseq.analysis.assign import AssignSettings, Batch, PlaceArguments, make_assignments, place_reads
+from cartoseq.analysis.assign import AssignSettings, arrays_of, assign, assign_reads, make_batch, rules_of
 from cartoseq.analysis.kmerindex import EMPTY, KmerIndex
 from cartoseq.analysis.molecules import MoleculeSet
 from cartoseq.analysis.narrowtable import add_narrow
+from cartoseq.analysis.packed import Placements
 from cartoseq.analysis.reference import Reference
 from cartoseq.streaming.kernel import compile_inner, is_kept
 
@@ -24,21 +25,24 @@ _BASES = 100
 
 
 def place() -> None:
-    """Place a read without bases: half of all compiling, and one kernel."""
-    place_reads(*_nothing_to_place())
+    """Place no reads at all: half of all compiling, and one kernel."""
+    assign(np.zeros((_BASES, 0), np.uint8), _empty_reference(), AssignSettings())
 
 
 def align_and_count() -> None:
-    """Take a part of that off the other process, then do what comes after: ask for a gene, count a molecule."""
-    reads, few, _, _, text, introns, limits, placed, open_reads, scratch = _nothing_to_place()
-    compile_inner(resolve, open_reads, reads, few, text, introns, limits, placed, False, scratch)
-    Batch(_BASES, 1).describe(0, 1, _empty_reference(), AssignSettings(), make_assignments(1))
+    """Take a part of that off the other process, then do what comes after: count a molecule."""
+    text, introns, _ = arrays_of(_empty_reference())
+    batch, limits = make_batch(_BASES, 1), rules_of(AssignSettings()).limits
+    placed = Placements(batch.status, batch.status, batch.status, batch.rows)
+    compile_inner(
+        resolve, batch.open_reads, batch.reads, batch.few, text, introns, limits, placed, False, batch.scratch
+    )
     molecules = MoleculeSet(feature_bits=16, mid_bits=20)
     molecules.add(np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.zeros(1, np.uint64))
 
 
 _STEPS: dict[str, tuple[Callable[[], None], Callable[..., Any]]] = {
-    "place": (place, place_reads),
+    "place": (place, assign_reads),
     "align": (align_and_count, add_narrow),
 }
 
@@ -46,10 +50,6 @@ _STEPS: dict[str, tuple[Callable[[], None], Callable[..., Any]]] = {
 def missing_steps() -> list[str]:
     """The steps whose kernels are not on disk, the longest first: known by the kernel that a step compiles last."""
     return [name for name, (_, last) in _STEPS.items() if not is_kept(last)]
-
-
-def _nothing_to_place() -> PlaceArguments:
-    return Batch(_BASES, 1).to_place(0, 1, _empty_reference(), AssignSettings(), make_assignments(1))
 
 
 def _empty_reference() -> Reference:

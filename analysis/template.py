@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.bitcount import reverse_bytes
 from cartoseq.analysis.leaf import leaf
-from cartoseq.analysis.packed import Scratch, signed
+from cartoseq.analysis.packed import Limits, Scratch, Trimming, signed
 
 MAX_BASES = 512
 """Longest template that is packed."""
@@ -99,17 +100,17 @@ def pack_reads(
 
 
 @leaf
-def count_needed(lengths: NDArray[np.uint16], share: float, least: int, needed: NDArray[np.uint16]) -> None:
+def count_needed(lengths: NDArray[np.uint16], limits: Limits, needed: NDArray[np.uint16]) -> None:
     """Write how many bases of each read must align: the whole part of the share of all bases but one (STAR's rule).
 
     Args:
         lengths: Bases of each trimmed read, shape (n,).
-        share: Share of the bases that must align.
-        least: Least bases that must align.
+        limits: What is accepted.
         needed: Out, shape (n,).
     """
     for r in range(np.uint64(lengths.size)):
-        needed[r] = np.uint16(max(least, int(share * max(signed(lengths[r]) - 1, 0))))
+        share = int(limits.aligned_share * max(signed(lengths[r]) - 1, 0))
+        needed[r] = np.uint16(max(limits.aligned_least, share))
 
 
 @leaf
@@ -119,67 +120,104 @@ def reverse_reads(
     lengths: NDArray[np.uint16],
     reverse: NDArray[np.uint64],
     reverse_unknown: NDArray[np.uint64],
+    scratch: Scratch,
 ) -> None:
     """Write the reverse complement of each read, and its no-calls; clear what lies beyond each read's end.
 
     Args:
-        forward: In and out: packed reads, shape (n, words).
+        forward: In and out: packed reads, C-contiguous, shape (n, words).
         unknown: In and out: their no-calls.
         lengths: Bases of each, shape (n,).
-        reverse: Out: packed reverse complements.
+        reverse: Out: packed reverse complements, C-contiguous.
         reverse_unknown: Out: their no-calls.
+        scratch: Working space.
     """
-    words = forward.shape[1]
-    for r in range(lengths.size):
-        length = signed(lengths[r])
-        used = (length + 31) // 32
-        tail = np.uint64(2 * (length & 31))
+    words = np.uint64(forward.shape[1])
+    _turn(forward.reshape(-1), np.uint64(0xFFFFFFFFFFFFFFFF), reverse.reshape(-1))
+    for r in range(np.uint64(lengths.size)):
+        length = np.uint64(lengths[r])
+        used = (length + np.uint64(31)) >> np.uint64(5)
+        if length & np.uint64(31):
+            keep = (np.uint64(1) << ((length & np.uint64(31)) << np.uint64(1))) - np.uint64(1)
+            forward[r, used - np.uint64(1)] &= keep
+            unknown[r, used - np.uint64(1)] &= keep
+        for w in range(used, words):
+            forward[r, w] = np.uint64(0)
+            unknown[r, w] = np.uint64(0)
         any_lost = np.uint64(0)
-        for w in range(words):
-            keep = np.uint64(0xFFFFFFFFFFFFFFFF)
-            if w * 32 >= length:
-                keep = np.uint64(0)
-            elif w == used - 1 and tail:
-                keep = (np.uint64(1) << tail) - np.uint64(1)
-            forward[r, w] &= keep
-            unknown[r, w] &= keep
+        for w in range(used):
             any_lost |= unknown[r, w]
-        _reverse_row(forward[r], length, np.uint64(0xFFFFFFFFFFFFFFFF), reverse[r])
+            reverse_unknown[r, w] = np.uint64(0)
+        for w in range(used, words):
+            reverse_unknown[r, w] = np.uint64(0)
+        _turn_row(reverse[r], length, scratch.run)
         if any_lost:
-            _reverse_row(unknown[r], length, np.uint64(0), reverse_unknown[r])
-        else:
-            for w in range(words):
-                reverse_unknown[r, w] = np.uint64(0)
+            _turn(unknown[r], np.uint64(0), reverse_unknown[r])
+            _turn_row(reverse_unknown[r], length, scratch.run)
 
 
 @leaf
-def _reverse_row(row: NDArray[np.uint64], length: int, flip: np.uint64, out: NDArray[np.uint64]) -> None:
-    """Write the 2-bit groups of a row in reverse order, each xored with the bits of `flip`."""
-    used = (length + 31) // 32
-    for w in range(out.size):
-        out[w] = np.uint64(0)
-    rest = np.uint64(2 * (32 * used - length))
-    for w in range(used):
-        x = row[used - 1 - w] ^ flip
+def _turn(words: NDArray[np.uint64], flip: np.uint64, out: NDArray[np.uint64]) -> None:
+    """Write each word with its 2-bit groups in reverse order, xored with `flip`."""
+    for i in range(np.uint64(words.size)):
+        x = words[i] ^ flip
         x = ((x >> np.uint64(2)) & np.uint64(0x3333333333333333)) | (
             (x & np.uint64(0x3333333333333333)) << np.uint64(2)
         )
         x = ((x >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)) | (
             (x & np.uint64(0x0F0F0F0F0F0F0F0F)) << np.uint64(4)
         )
-        x = ((x >> np.uint64(8)) & np.uint64(0x00FF00FF00FF00FF)) | (
-            (x & np.uint64(0x00FF00FF00FF00FF)) << np.uint64(8)
-        )
-        x = ((x >> np.uint64(16)) & np.uint64(0x0000FFFF0000FFFF)) | (
-            (x & np.uint64(0x0000FFFF0000FFFF)) << np.uint64(16)
-        )
-        x = (x >> np.uint64(32)) | (x << np.uint64(32))
-        # x holds the bases of the last word first, after `rest` groups that lie beyond the read's end.
-        out[w] |= x >> rest
-        if w > 0 and rest:
-            out[w - 1] |= x << (np.uint64(64) - rest)
-    if used and rest:
-        out[used - 1] &= (np.uint64(1) << (np.uint64(64) - rest)) - np.uint64(1)
+        out[i] = reverse_bytes(x)
+
+
+@leaf
+def _turn_row(row: NDArray[np.uint64], length: np.uint64, spare: NDArray[np.uint64]) -> None:
+    """Put the turned words of a read in reverse order, its first base first, and clear what lies beyond its end.
+
+    Args:
+        row: In and out: the words, each of them turned.
+        length: Bases of the read.
+        spare: Scratch, a word more than a row.
+    """
+    used = (length + np.uint64(31)) >> np.uint64(5)
+    rest = ((used << np.uint64(5)) - length) << np.uint64(1)
+    for w in range(used):
+        spare[w] = row[used - np.uint64(1) - w]
+    spare[used] = np.uint64(0)
+    for w in range(used):
+        row[w] = (spare[w] >> rest) | ((spare[w + np.uint64(1)] << (np.uint64(63) - rest)) << np.uint64(1))
+    for w in range(used, np.uint64(row.size)):
+        row[w] = np.uint64(0)
+
+
+@leaf
+def trim_reads(
+    forward: NDArray[np.uint64],
+    unknown: NDArray[np.uint64],
+    lengths: NDArray[np.uint16],
+    heads: NDArray[np.uint16],
+    trimming: Trimming,
+    scratch: Scratch,
+) -> None:
+    """Cut adapters and tails off the reads.
+
+    Args:
+        forward: In and out: packed reads, shape (n, words).
+        unknown: In and out: their no-calls.
+        lengths: In and out: bases of each read.
+        heads: Out: bases cut off the front.
+        trimming: What is cut off.
+        scratch: Working space.
+    """
+    for a in range(trimming.adapter_bases.size):
+        adapter = trimming.adapters[a, : trimming.adapter_bases[a]]
+        trim_adapter(forward, adapter, trimming.adapter_overlap, trimming.adapter_mismatch_rate, lengths)
+    if trimming.tails:
+        trim_tails(forward, unknown, 0, trimming.run, trimming.run_mismatches, lengths, scratch)
+    for r in range(np.uint64(heads.size)):
+        heads[r] = np.uint16(0)
+    if trimming.heads:
+        trim_heads(forward, unknown, 3, trimming.run, trimming.run_mismatches, lengths, heads)
 
 
 @leaf

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cartoseq.analysis import alignment, genecall, moleculerows, narrowtable, rehearsal
-from cartoseq.analysis.assign import AssignSettings, assign, place_reads
+from cartoseq.analysis import alignment, moleculerows, narrowtable, rehearsal
+from cartoseq.analysis.assign import AssignSettings, assign, assign_reads
 from cartoseq.analysis.molecules import MoleculeSet
 from cartoseq.analysis.reference import build_reference
 
@@ -32,10 +32,8 @@ def test_a_fold_needs_no_other_machine_code_than_its_rehearsal(tmp_path: Path) -
     assert found.verdicts.tolist() == [0, 0, 0]
     MoleculeSet(12, 20).add(np.arange(3, dtype=np.uint32), np.arange(3, dtype=np.uint64), np.zeros(3, np.uint64))
     for kernel in (
-        place_reads,
+        assign_reads,
         alignment.resolve.inner,
-        genecall.call_genes,
-        genecall.describe,
         moleculerows.first_misfit,
         narrowtable.add_narrow,
     ):

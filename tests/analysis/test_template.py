@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis import template
 from cartoseq.analysis.assign import make_scratch
+from cartoseq.analysis.packed import Limits
 
 RNG_SEED = 11
 
@@ -46,7 +47,7 @@ def test_reads_are_packed_and_reversed(bases: int) -> None:
     forward, lost, reverse, reverse_lost = arrays
     lengths = np.zeros(n, np.uint16)
     template.pack_reads(calls, first, forward, lost, lengths, make_scratch(bases, n))
-    template.reverse_reads(forward, lost, lengths, reverse, reverse_lost)
+    template.reverse_reads(forward, lost, lengths, reverse, reverse_lost, make_scratch(bases, n))
     for r in range(n):
         read = calls[:, first + r]
         called = np.flatnonzero(read)
@@ -130,5 +131,5 @@ def test_a_read_without_four_equal_bases_in_a_row_holds_no_run() -> None:
 def test_the_bases_that_must_align_are_the_whole_part_of_the_share() -> None:
     lengths = np.array([0, 1, 20, 31, 48, 100, 512], np.uint16)
     needed = np.zeros(lengths.size, np.uint16)
-    template.count_needed(lengths, 0.66, 20, needed)
+    template.count_needed(lengths, Limits(0.1, 3, 0.66, 20), needed)
     assert needed.tolist() == [max(20, int(0.66 * max(int(length) - 1, 0))) for length in lengths]
