@@ -33,7 +33,7 @@ MOST_SEAM_UM: Final = 2.0
 _STAGE_UM: Final = 20.0
 _OVERLAP_UM: Final = 0.3
 #: A direction is told if moving so far along it makes the views agree so much less.
-_PROBE_PX: Final = 3
+_PROBE_PX: Final = 6
 _LEAST_DROP: Final = 0.1
 
 
