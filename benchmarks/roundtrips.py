@@ -3,8 +3,8 @@
 Run ``python -m benchmarks.roundtrips [--json FILE]``. The simulated devices are in another process, which answers at
 once (their own delays are sped up) and where no byte takes the time of a baud rate. Beside each protocol, in the same
 run, 16 bytes go to and fro over the same kind of port with nothing but blocking reads and writes at both ends: that is
-the machine's limit. Two devices are slow by what they bear, and their drivers keep to it: a HiSeq's laser (smd) takes nine
-commands per second, and its stage is asked for a number only after a silence of 0.1 s.
+the machine's limit. Two devices are slow by what they bear, and their drivers keep to it: a HiSeq's laser (smd) takes
+nine commands per second, and its stage is asked for a number only after a silence of 0.1 s.
 
 The second table is in virtual time, at the devices' own speeds and baud rates.
 """

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 from cartoseq.drivers.capabilities import Fault, Frame, Identity, Region
 from cartoseq.drivers.errors import DeviceFault, LimitError
-from cartoseq.drivers.stops import Stops
+from cartoseq.drivers.stops import Actions
 from cartoseq.simulators.camera import CameraSim
 from cartoseq.streaming.errors import InputError
 
@@ -33,7 +33,7 @@ class SimulatedCamera:
         self._exposure_s = 0.01
         self._region: Region | None = None
         self._number = 0
-        self._stops = Stops(name)
+        self._actions = Actions(name)
 
     async def open(self) -> Identity:
         """Say that it is no real one."""
@@ -41,11 +41,11 @@ class SimulatedCamera:
 
     async def close(self) -> None:
         """End what is under way."""
-        self._stops.stop()
+        self._actions.stop()
 
     async def make_safe(self) -> None:
         """End a stream."""
-        self._stops.stop()
+        self._actions.stop()
 
     async def read_faults(self) -> list[Fault]:
         """Tell none: a frame that does not come is an error of `snap`."""
@@ -89,13 +89,15 @@ class SimulatedCamera:
             DeviceFault: it did not come in time.
             Stopped: it was stopped meanwhile.
         """
-        action = self._stops.begin()
+        return await self._actions.do(self._snap())
+
+    async def _snap(self) -> Frame:
         loop = asyncio.get_running_loop()
         begin_s, exposure_s = loop.time(), self._exposure_s
         number, self._number = self._number, self._number + 1
         ready_s = self._camera.expose(begin_s, exposure_s)
         patience_s = exposure_s + MARGIN_S
-        await action.sleep(min(ready_s - begin_s, patience_s))
+        await asyncio.sleep(min(ready_s - begin_s, patience_s))
         if ready_s - begin_s > patience_s:
             raise DeviceFault(self.name, "no picture", f"no picture within {patience_s:.3g} s", remedy="Take it again.")
         pixels = self._camera.read(loop.time(), exposure_s)

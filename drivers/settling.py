@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import math
 from collections.abc import Awaitable, Callable
 
 from cartoseq.drivers.errors import DeviceFault, LimitError

@@ -14,8 +14,8 @@ import pytest
 
 from cartoseq.controller.engine import EndReason
 from cartoseq.controller.ledger import Ledger
-from cartoseq.controller.running import EndedEarly, Simulation, order, run_recipe, status
 from cartoseq.controller.runjournal import read_journal
+from cartoseq.controller.running import EndedEarly, Simulation, order, run_recipe, status
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.streaming.errors import InputError, RunError
 
@@ -119,8 +119,10 @@ def test_a_run_leaves_its_recipe_its_instrument_its_journal_and_its_pictures(rec
     assert events(folder, "opened")[0]["simulated"] is True
     assert events(folder, "ended")[0]["reason"] == "completed"
     assert Ledger.of(read_journal(folder / "journal.jsonl")).drawn_ul == {"mix": 400}
-    assert screen.said == ["Focus found at 1 points, within 0 um of a plane.", "Imaged tissue: 1 tiles"] + [
-        "Every device is safe."
+    assert screen.said == [
+        "Focus found at 1 points, within 0 um of a plane.",
+        "Imaged tissue: 1 tiles",
+        "Every device is safe.",
     ]
     assert not (folder / "control").exists()
     said = lines_of(folder)

@@ -25,7 +25,7 @@ def settle(course: dict[float, float], *, dwell_s: float = 5.0, timeout_s: float
             dwell_s,
             timeout_s,
             poll_s=0.1,
-            far_poll_s=lambda too_far_c: far_s,
+            longest_poll_s=far_s,
             wire=lambda: "",
         )
         return now_s()

@@ -148,7 +148,8 @@ _LASTING: Final[dict[str, dict[str, Outcome]]] = {
         "garbage": _ended("ReplyTimeout", "FramingError", told="green"),
     },
     "red": {
-        **dict.fromkeys(("drop", "late", "truncate", "flip", "garbage"), _COBOLT_MUTE),
+        **dict.fromkeys(("drop", "late", "truncate"), _COBOLT_MUTE),
+        **dict.fromkeys(("flip", "garbage"), _ended("ReplyTimeout", "FramingError", told="red")),
         "duplicate": _ended("FramingError", "FramingError", told="red"),
         "swap": _held("DeviceFault"),
     },
