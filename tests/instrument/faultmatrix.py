@@ -555,8 +555,8 @@ _LASERS: Final = (
         "red",
         "noise",
         "focus at",
-        expected=_held(by=("interlock",)),
-        note="It answers that it does not know such a command, where its safety circuit was asked for.",
+        expected=_held("DeviceFault"),
+        note="It answers that it does not know such a command.",
     ),
     Row(
         "a door opens, a laser lit",
