@@ -30,7 +30,10 @@ from cartoseq.analysis.pictures import (
     shift_between,
 )
 from cartoseq.controller.actions import Focus, Image
-from cartoseq.controller.recipe import Area, Channel
+from cartoseq.controller.bench import Bench
+from cartoseq.controller.instrument import Instrument
+from cartoseq.controller.recipe import Channel
+from cartoseq.controller.scan import SWEEP_COARSE, SWEEP_FINE, focus_places, tile_places
 from cartoseq.drivers.capabilities import Camera, FocusStage, Frame, Laser, XYStage
 from cartoseq.drivers.errors import DeviceFault
 
@@ -42,8 +45,6 @@ LEAST_SHARPNESS: Final = 0.5
 MOST_SATURATED: Final = 0.01
 #: A tile is out of place if its overlap with a neighbour is off by more, in micrometres.
 MOST_DEVIATION_UM: Final = 5.0
-_SWEEP_COARSE: Final = 9
-_SWEEP_FINE: Final = 5
 _LIKE_TILES: Final = 5
 
 
@@ -64,6 +65,22 @@ class Optics:
     height_px: int
     bit_depth: int
     chip_um: tuple[float, float]
+
+
+def imager_of(instrument: Instrument, bench: Bench, folder: Path) -> ScanImager | None:
+    """What takes the pictures of an instrument; nothing where it has no camera or no stage.
+
+    Args:
+        instrument: The instrument.
+        bench: Its devices.
+        folder: Where the pictures go.
+    """
+    imaging = instrument.imaging
+    if imaging is None or bench.camera is None or bench.stage is None:
+        return None
+    corner_um = (imaging.chip_x_um, imaging.chip_y_um)
+    optics = Optics(imaging.pixel_um, imaging.width_px, imaging.height_px, imaging.bit_depth, corner_um)
+    return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics, folder)
 
 
 @dataclass(frozen=True)
@@ -136,7 +153,7 @@ class ScanImager:
             DeviceFault: at too few points was there a sharpest picture within the sweep.
             DeviceError: a device failed.
         """
-        points = focus_points(action.area, action.points)
+        points = np.array(focus_places(action.area, action.points))
         corner = np.array(self.optics.chip_um)
         found, heights, lost = [], [], 0
         for x_um, y_um in points + corner:
@@ -173,11 +190,11 @@ class ScanImager:
         """The height of the sharpest picture: coarse steps over the sweep, then fine ones; none at an end."""
         if self.focus_stage is None:
             return 0.0
-        step_um = sweep_um / (_SWEEP_COARSE - 1)
-        coarse = around_um + step_um * _steps(_SWEEP_COARSE)
+        step_um = sweep_um / (SWEEP_COARSE - 1)
+        coarse = around_um + step_um * _steps(SWEEP_COARSE)
         try:
             best = best_of_sweep(coarse, await self._scores(channel, coarse))
-            fine = best + step_um / 2 * _steps(_SWEEP_FINE)
+            fine = best + step_um / 2 * _steps(SWEEP_FINE)
             return best_of_sweep(fine, await self._scores(channel, fine))
         except ValueError:
             return None
@@ -228,15 +245,12 @@ class ScanImager:
         """Row, column and stage position of every tile, in the order in which they are taken."""
         optics = self.optics
         tile_um = (optics.width_px * optics.pixel_um, optics.height_px * optics.pixel_um)
-        keep = 1 - action.overlap_percent / 100
-        result = []
-        for row in range(action.tiles_y):
-            columns = range(action.tiles_x)
-            for column in columns if row % 2 == 0 else reversed(columns):
-                x_um = optics.chip_um[0] + action.area.x_um + tile_um[0] * (0.5 + column * keep)
-                y_um = optics.chip_um[1] + action.area.y_um + tile_um[1] * (0.5 + row * keep)
-                result.append((row, column, x_um, y_um))
-        return result
+        return [
+            (row, column, optics.chip_um[0] + x_um, optics.chip_um[1] + y_um)
+            for row, column, x_um, y_um in tile_places(
+                action.area, tile_um, action.overlap_percent, action.tiles_x, action.tiles_y
+            )
+        ]
 
     async def _tile(
         self,
@@ -379,16 +393,3 @@ def _overlap(
     if right > 0:
         return pixels[:, width - columns :], neighbour[:, :columns]
     return pixels[:rows], neighbour[height - rows :]
-
-
-def focus_points(area: Area, count: int) -> Floats:
-    """Points spread over an area, in rows to and fro, on the chip; shape (points, 2), at least `count` of them."""
-    across = max(1, round(math.sqrt(count * area.width_um / area.height_um)))
-    down = max(1, math.ceil(count / across))
-    return np.array(
-        [
-            (area.x_um + area.width_um * (column + 0.5) / across, area.y_um + area.height_um * (row + 0.5) / down)
-            for row in range(down)
-            for column in (range(across) if row % 2 == 0 else reversed(range(across)))
-        ]
-    )

@@ -29,7 +29,7 @@ from cartoseq.controller.closing import command
 from cartoseq.controller.config import Experiment, freeze, load_experiment
 from cartoseq.controller.control import ORDERS, ControlServer, ask
 from cartoseq.controller.engine import EndReason, Engine, State
-from cartoseq.controller.imaging import Optics, ScanImager
+from cartoseq.controller.imaging import imager_of
 from cartoseq.controller.instrument import FILE as INSTRUMENT_FILE
 from cartoseq.controller.instrument import Instrument, build_bench, facts_of, parse_instrument
 from cartoseq.controller.mapping import Screen, map_experiment
@@ -263,7 +263,7 @@ class _Work:
             for name, identity in identities.items():
                 if identity.notice and self._simulation is None:
                     self._screen.say(f"{name}: {identity.notice}")
-            engine = Engine(self._plan, bench, journal, imager=self._imager(bench))
+            engine = Engine(self._plan, bench, journal, imager=imager_of(self._instrument, bench, self._run.images))
             engine.suspenders = (
                 *((temperature_in_band(bench.temperature, lambda: engine.target_c),) if bench.temperature else ()),
                 *((circuits_closed(bench.lasers),) if bench.lasers else ()),
@@ -295,14 +295,6 @@ class _Work:
         from cartoseq.controller.simulatedbench import simulate_instrument
 
         return simulate_instrument(self._instrument, self._recipe, seed=self._simulation.seed).bench()
-
-    def _imager(self, bench: Bench) -> ScanImager | None:
-        imaging = self._instrument.imaging
-        if imaging is None or bench.camera is None or bench.stage is None:
-            return None
-        corner_um = (imaging.chip_x_um, imaging.chip_y_um)
-        optics = Optics(imaging.pixel_um, imaging.width_px, imaging.height_px, imaging.bit_depth, corner_um)
-        return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics, self._run.images)
 
     # --------------------------------------------------------------------------------------------------------- orders
 

@@ -17,6 +17,7 @@ from cartoseq.controller.ledger import Ledger
 from cartoseq.controller.plan import Facts, Plan, compile_recipe
 from cartoseq.controller.recipe import Recipe, load_recipe, parse_recipe
 from cartoseq.controller.runjournal import RunJournal, read_journal
+from cartoseq.controller.timing import Estimates
 from cartoseq.drivers.capabilities import Range
 from cartoseq.drivers.cavro import CavroPump
 from cartoseq.drivers.cobolt import CoboltLaser
@@ -41,7 +42,7 @@ FACTS = Facts(
     flow_ul_per_s=Range(1, 150),
     ports=10,
     temperature_c=Range(4, 80),
-    ramp_c_per_s=0.35,
+    estimates=Estimates(ramp_c_per_s=0.35),
     lights_mw={"green": Range(1, 100), "red": Range(1, 100)},
 )
 RECIPE = """\
