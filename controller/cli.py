@@ -244,15 +244,17 @@ def check(experiment: Path) -> None:
 @click.argument("recipe", type=_PATH)
 @click.option("--instrument", type=_PATH, required=True, help="The instrument file (TOML, docs/instrument.md).")
 @click.option("--out", "folder", type=_PATH, default=Path(), help="Where the run will write [default: here].")
-def plan(recipe: Path, instrument: Path, folder: Path) -> None:
+@click.option("--dry-run/--no-dry-run", default=True, help="Do it on the simulated instrument as well [default: yes].")
+def plan(recipe: Path, instrument: Path, folder: Path, dry_run: bool) -> None:
     """Say what a RECIPE file (TOML, docs/recipe.md) comes to: time line, reagents, time, pictures, disk.
 
     \b
     cartoseq plan recipe.toml --instrument bench.toml
+    cartoseq plan recipe.toml --instrument bench.toml --no-dry-run
     """
     from cartoseq.controller.planning import plan as say_plan
 
-    say_plan(recipe, instrument, folder, click.echo)
+    say_plan(recipe, instrument, folder, click.echo, with_dry_run=dry_run)
 
 
 @cli.command("run")

@@ -33,8 +33,10 @@ from cartoseq.analysis.pictures import (
 )
 from cartoseq.analysis.stitching import shift_of_views
 from cartoseq.controller.actions import Focus, Image
-from cartoseq.controller.instrument import Imaging
-from cartoseq.controller.recipe import Area, Channel, ChipFacts
+from cartoseq.controller.bench import Bench
+from cartoseq.controller.instrument import Imaging, Instrument
+from cartoseq.controller.recipe import Channel, ChipFacts
+from cartoseq.controller.scan import SWEEP_COARSE, SWEEP_FINE, focus_places, tile_places
 from cartoseq.drivers.capabilities import Camera, FocusStage, Frame, Identity, Laser, XYStage
 from cartoseq.drivers.errors import DeviceFault
 
@@ -49,8 +51,6 @@ LIKE_LIGHT: Final = 1.5
 MOST_SATURATED: Final = 0.01
 #: A tile is out of place if its overlap with a neighbour is off by more, in micrometres.
 MOST_DEVIATION_UM: Final = 5.0
-_SWEEP_COARSE: Final = 9
-_SWEEP_FINE: Final = 5
 _LIKE_TILES: Final = 5
 
 
@@ -102,6 +102,24 @@ def optics_of(imaging: Imaging, chip: ChipFacts | None) -> Optics:
         imaging.chip_mirrored,
         imaging.chip_quarter_turns,
     )
+
+
+def imager_of(
+    instrument: Instrument, chip: ChipFacts | None, bench: Bench, folder: Path, camera: Identity | None = None
+) -> ScanImager | None:
+    """What takes the pictures of an instrument; nothing where it has no camera or no stage.
+
+    Args:
+        instrument: The instrument.
+        chip: The recipe's.
+        bench: Its devices.
+        folder: Where the pictures go.
+        camera: What the camera said of itself.
+    """
+    imaging = instrument.imaging
+    if imaging is None or bench.camera is None or bench.stage is None:
+        return None
+    return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics_of(imaging, chip), folder, camera)
 
 
 @dataclass(frozen=True)
@@ -181,7 +199,7 @@ class ScanImager:
             DeviceFault: at too few points was there a sharpest picture within the sweep.
             DeviceError: a device failed.
         """
-        points = focus_points(action.area, action.points)
+        points = np.array(focus_places(action.area, action.points))
         corner = np.array(self.optics.chip_um)
         found, heights, lost = [], [], 0
         for x_um, y_um in points + corner:
@@ -218,11 +236,11 @@ class ScanImager:
         """The height of the sharpest picture: coarse steps over the sweep, then fine ones; none at an end."""
         if self.focus_stage is None:
             return 0.0
-        step_um = sweep_um / (_SWEEP_COARSE - 1)
-        coarse = around_um + step_um * _steps(_SWEEP_COARSE)
+        step_um = sweep_um / (SWEEP_COARSE - 1)
+        coarse = around_um + step_um * _steps(SWEEP_COARSE)
         try:
             best = best_of_sweep(coarse, await self._scores(channel, coarse))
-            fine = best + step_um / 2 * _steps(_SWEEP_FINE)
+            fine = best + step_um / 2 * _steps(SWEEP_FINE)
             return best_of_sweep(fine, await self._scores(channel, fine))
         except ValueError:
             return None
@@ -322,15 +340,12 @@ class ScanImager:
         """Row, column and stage position of every tile, in the order in which they are taken."""
         optics = self.optics
         tile_um = (optics.width_px * optics.pixel_um, optics.height_px * optics.pixel_um)
-        keep = 1 - action.overlap_percent / 100
-        result = []
-        for row in range(action.tiles_y):
-            columns = range(action.tiles_x)
-            for column in columns if row % 2 == 0 else reversed(columns):
-                x_um = optics.chip_um[0] + action.area.x_um + tile_um[0] * (0.5 + column * keep)
-                y_um = optics.chip_um[1] + action.area.y_um + tile_um[1] * (0.5 + row * keep)
-                result.append((row, column, x_um, y_um))
-        return result
+        return [
+            (row, column, optics.chip_um[0] + x_um, optics.chip_um[1] + y_um)
+            for row, column, x_um, y_um in tile_places(
+                action.area, tile_um, action.overlap_percent, action.tiles_x, action.tiles_y
+            )
+        ]
 
     async def _tile(
         self,
@@ -484,16 +499,3 @@ def _overlap(
     if right > 0:
         return pixels[:, width - columns :], neighbour[:, :columns]
     return pixels[:rows], neighbour[height - rows :]
-
-
-def focus_points(area: Area, count: int) -> Floats:
-    """Points spread over an area, in rows to and fro, on the chip; shape (points, 2), at least `count` of them."""
-    across = max(1, round(math.sqrt(count * area.width_um / area.height_um)))
-    down = max(1, math.ceil(count / across))
-    return np.array(
-        [
-            (area.x_um + area.width_um * (column + 0.5) / across, area.y_um + area.height_um * (row + 0.5) / down)
-            for row in range(down)
-            for column in (range(across) if row % 2 == 0 else reversed(range(across)))
-        ]
-    )

@@ -29,7 +29,6 @@ from cartoseq.controller.devicetables import (
     AnyDevice,
     CavroPumpTable,
     Name,
-    NotNegative,
     Number,
     Plug,
     Positive,
@@ -47,6 +46,7 @@ from cartoseq.controller.settingsfile import (
     settings_error,
     shown,
 )
+from cartoseq.controller.timing import Estimates
 from cartoseq.controller.toml_lines import KeyPath
 from cartoseq.drivers.capabilities import (
     Camera,
@@ -177,25 +177,6 @@ class Imaging(_Table):
     """Whether the holder lays the chip with its x running backwards."""
     chip_quarter_turns: Annotated[StrictInt, Field(ge=0, le=3)] = 0
     """By how many right angles the chip is then turned, x towards y."""
-
-
-class Estimates(_Table):
-    """What things take, for the time line of a recipe; nothing waits by these."""
-
-    stroke_overhead_s: NotNegative = 0.5
-    """A stroke beside its volume over its flow: the pump's valve, starting, stopping, asking."""
-    port_s: NotNegative = 0.3
-    """A turn of the selector valve."""
-    ramp_c_per_s: Positive = 1.0
-    """How fast the flow cell warms and cools."""
-    start_c: Number = 22.0
-    """Its temperature before the run."""
-    move_s: NotNegative = 0.3
-    """From a tile to its neighbour."""
-    light_s: NotNegative = 0.1
-    """Switching a laser on and off."""
-    focus_point_s: NotNegative = 5.0
-    """A sweep at one point."""
 
 
 class Instrument(_Table):
@@ -541,26 +522,20 @@ def facts_of(instrument: Instrument, free_bytes: int) -> Facts:
         instrument: The instrument.
         free_bytes: Of the disk that the run writes to.
     """
-    bench, imaging, estimates = build_bench(instrument), instrument.imaging, instrument.estimates
+    bench, imaging = build_bench(instrument), instrument.imaging
     seen = imaging if bench.camera is not None else None
     return Facts(
         barrel_ul=bench.pump.barrel_ul if bench.pump else 0.0,
         flow_ul_per_s=bench.pump.flow_ul_per_s if bench.pump else Range(0.0, 0.0),
         ports=bench.valve.n_ports if bench.valve else 0,
         waste_flow_ul_per_s=instrument.fluidics.waste_flow_ul_per_s,
-        stroke_overhead_s=estimates.stroke_overhead_s,
-        port_s=estimates.port_s,
         temperature_c=bench.temperature.limits_c if bench.temperature else None,
-        ramp_c_per_s=estimates.ramp_c_per_s,
-        start_c=estimates.start_c,
         lights_mw={name: laser.power_limits_mw for name, laser in bench.lasers.items()},
         travel=bench.stage.limits if bench.stage else None,
         chip_um=(imaging.chip_x_um, imaging.chip_y_um) if imaging else (0.0, 0.0),
         has_focus=bench.focus is not None,
         tile_um=(seen.width_px * seen.pixel_um, seen.height_px * seen.pixel_um) if seen else None,
         tile_bytes=seen.width_px * seen.height_px * (1 if seen.bit_depth <= 8 else 2) if seen else 0,
-        move_s=estimates.move_s,
-        light_s=estimates.light_s,
-        focus_point_s=estimates.focus_point_s,
+        estimates=instrument.estimates,
         free_bytes=free_bytes,
     )

@@ -52,7 +52,9 @@ from cartoseq.controller.recipe import (
     WaitStable,
     Wash,
 )
+from cartoseq.controller.scan import focus_places, tile_places
 from cartoseq.controller.settingsfile import Problem, settings_error, shown
+from cartoseq.controller.timing import Estimates, Timing
 from cartoseq.controller.toml_lines import KeyPath
 from cartoseq.drivers.capabilities import Range, XYLimits
 from cartoseq.streaming.readstructure import SegmentKind
@@ -73,42 +75,30 @@ class Facts:
         barrel_ul: Of the syringe; 0 where there is no pump.
         flow_ul_per_s: What the pump can do.
         waste_flow_ul_per_s: How fast it empties to waste.
-        stroke_overhead_s: What a stroke takes beside volume over flow: its valve, starting, stopping, asking.
         ports: Of the selector valve; 0 where there is none.
-        port_s: A turn of the valve.
         temperature_c: Allowed targets; nothing where there is no controller.
-        ramp_c_per_s: How fast the flow cell warms and cools.
-        start_c: Its temperature before the run.
         lights_mw: Power limits of each laser, by name.
         travel: Of the stage; nothing where there is none.
         chip_um: Where the chip's corner lies on the stage.
         has_focus: Whether there is a focus axis.
         tile_um: Width and height of a picture on the chip; nothing where there is no camera.
         tile_bytes: Of one picture.
-        move_s: From a tile to its neighbour.
-        light_s: Switching a laser on and off.
-        focus_point_s: A sweep at one point.
+        estimates: What things take.
         free_bytes: Of the disk that the run writes to.
     """
 
     barrel_ul: float = 0.0
     flow_ul_per_s: Range = field(default_factory=lambda: Range(0.0, 0.0))
     waste_flow_ul_per_s: float = 100.0
-    stroke_overhead_s: float = 0.5
     ports: int = 0
-    port_s: float = 0.3
     temperature_c: Range | None = None
-    ramp_c_per_s: float = 1.0
-    start_c: float = 22.0
     lights_mw: dict[str, Range] = field(default_factory=dict)
     travel: XYLimits | None = None
     chip_um: tuple[float, float] = (0.0, 0.0)
     has_focus: bool = False
     tile_um: tuple[float, float] | None = None
     tile_bytes: int = 0
-    move_s: float = 0.3
-    light_s: float = 0.1
-    focus_point_s: float = 5.0
+    estimates: Estimates = field(default_factory=Estimates)
     free_bytes: int = 1 << 60
 
 
@@ -209,9 +199,9 @@ class _Compiler:
         self.path: tuple[int, ...] = ()
         self.selected: str | None = None
         self.held_ul = 0.0
-        self.target_c = facts.start_c
+        self.timing = Timing(facts.estimates, facts.ports, facts.chip_um)
+        self.target_c = facts.estimates.start_c
         self.regulated = self.verified = False
-        self.ramp_left_s = 0.0
         self.drawn_ul = dict.fromkeys(recipe.reagents, 0.0)
         self.waste_ul = 0.0
         self.disk_bytes = 0
@@ -245,7 +235,7 @@ class _Compiler:
             PlannedStep(number, action, place, key, self.path, self.now_s, duration_s, step.on_fault, step.tries)
         )
         self.now_s += duration_s
-        self.ramp_left_s = max(0.0, self.ramp_left_s - duration_s)
+        self.timing.go_on(duration_s)
 
     # ------------------------------------------------------------------------------------------------ steps to actions
 
@@ -336,9 +326,9 @@ class _Compiler:
                 'Set it with verify = true before, or add do = "wait_stable".',
             )
         if self.selected != reagent:
-            self.add(SelectReagent(reagent, bottle.port), facts.port_s, place, key, step)
+            self.add(SelectReagent(reagent, bottle.port), self.timing.select_s(bottle.port), place, key, step)
             self.selected = reagent
-        duration_s = volume_ul / flow_ul_per_s + facts.stroke_overhead_s
+        duration_s = self.timing.stroke_s(volume_ul, flow_ul_per_s, "flow_cell")
         self.add(Draw(reagent, volume_ul, flow_ul_per_s), duration_s, place, key, step)
         self.held_ul += volume_ul
         self.drawn_ul[reagent] += volume_ul
@@ -357,7 +347,7 @@ class _Compiler:
                 f"{step.flow_ul_per_s:g} ul/s is outside the pump's {_range(self.facts.flow_ul_per_s)} ul/s",
                 "Choose a flow that the pump can do.",
             )
-        duration_s = step.volume_ul / step.flow_ul_per_s + self.facts.stroke_overhead_s
+        duration_s = self.timing.stroke_s(step.volume_ul, step.flow_ul_per_s, "flow_cell")
         self.add(Push("flow_cell", step.volume_ul, step.flow_ul_per_s), duration_s, place, key, step)
         self.held_ul -= step.volume_ul
 
@@ -366,9 +356,7 @@ class _Compiler:
             self.held_ul = 0.0
             return
         flow = self.facts.waste_flow_ul_per_s
-        self.add(
-            Push("waste", self.held_ul, flow), self.held_ul / flow + self.facts.stroke_overhead_s, place, key, step
-        )
+        self.add(Push("waste", self.held_ul, flow), self.timing.stroke_s(self.held_ul, flow, "waste"), place, key, step)
         self.waste_ul += self.held_ul
         self.held_ul = 0.0
 
@@ -379,7 +367,7 @@ class _Compiler:
             return
         if isinstance(step, TemperatureOff):
             self.regulated = self.verified = False
-            self.add(RegulationOff(), 0.05, place, key, step)
+            self.add(RegulationOff(), self.timing.off_s(), place, key, step)
             return
         if isinstance(step, SetTemperature):
             if step.temperature_c not in facts.temperature_c:
@@ -389,21 +377,19 @@ class _Compiler:
                     "Choose an allowed temperature.",
                 )
             if step.temperature_c != self.target_c or not self.regulated:
-                self.ramp_left_s = abs(step.temperature_c - self.target_c) / facts.ramp_c_per_s
                 self.verified = False
             self.target_c = step.temperature_c
             self.regulated = True
-            self.add(Target(step.temperature_c), 0.05, place, key, step)
+            self.add(Target(step.temperature_c), self.timing.target_s(step.temperature_c), place, key, step)
             if not step.verify:
                 return
         elif not self.regulated:
             self.wrong(key, "no temperature was set that could be waited for", 'Add do = "set_temperature" before.')
             return
-        ramp_s = self.ramp_left_s
-        timeout_s = _TIMEOUT_FACTOR * (ramp_s + step.dwell_s) + _TIMEOUT_MARGIN_S
+        # A run that is taken up again may find the plate as it was before the run.
+        timeout_s = _TIMEOUT_FACTOR * (self.timing.longest_ramp_s() + step.dwell_s) + _TIMEOUT_MARGIN_S
         action = Stable(self.target_c, step.tolerance_c, step.dwell_s, timeout_s)
-        self.add(action, ramp_s + step.dwell_s, place, key, step)
-        self.ramp_left_s = 0.0
+        self.add(action, self.timing.ramp_s() + step.dwell_s, place, key, step)
         self.verified = True
 
     def _laser(self, step: Laser, place: str, key: KeyPath) -> None:
@@ -418,7 +404,7 @@ class _Compiler:
                 f"{power_mw:g} mW is outside the {_range(limits)} mW of {step.device}",
                 "Choose an allowed power.",
             )
-        self.add(Emission(step.device, step.on, power_mw), self.facts.light_s, place, key, step)
+        self.add(Emission(step.device, step.on, power_mw), self.timing.light_s(), place, key, step)
 
     def _no_light(self, name: str, key: KeyPath) -> None:
         known = ", ".join(self.facts.lights_mw) or "none"
@@ -468,7 +454,11 @@ class _Compiler:
         if area is not None:
             self.focused = True
             action = Focus(step.channel, area, step.points, step.sweep_um)
-            self.add(action, step.points * self.facts.focus_point_s, place, key, step)
+            duration_s = sum(
+                self._move_s(x_um, y_um) + self.timing.sweep_s(step.channel.exposure_ms, step.sweep_um)
+                for x_um, y_um in focus_places(area, step.points)
+            )
+            self.add(action, duration_s, place, key, step)
 
     def _image(self, step: ImageTiles, place: str, key: KeyPath) -> None:
         area = self._view(step.channels, step.area, key)
@@ -478,10 +468,19 @@ class _Compiler:
             self.wrong(key, "tiles are imaged before the focus was found", 'Add do = "autofocus" before.')
         across, down = tiles(area, self.facts.tile_um, step.overlap_percent)
         action = Image(step.channels, area, step.overlap_percent, across, down, step.most_retakes, self.cycle)
-        a_tile_s = self.facts.move_s + sum(channel.exposure_ms / 1000 + self.facts.light_s for channel in step.channels)
-        self.add(action, across * down * a_tile_s, place, key, step)
+        exposures_ms = [channel.exposure_ms for channel in step.channels]
+        duration_s = sum(
+            self._move_s(x_um, y_um) + self.timing.tile_s(exposures_ms, has_focus=self.facts.has_focus)
+            for _, _, x_um, y_um in tile_places(area, self.facts.tile_um, step.overlap_percent, across, down)
+        )
+        self.add(action, duration_s, place, key, step)
         self.pictures += across * down * len(step.channels)
         self.disk_bytes += across * down * len(step.channels) * self.facts.tile_bytes
+
+    def _move_s(self, x_um: float, y_um: float) -> float:
+        """Move to a place on the chip."""
+        corner_um = self.facts.chip_um
+        return self.timing.move_s(corner_um[0] + x_um, corner_um[1] + y_um)
 
     def _cycles(self, step: Cycles, where: str, key: KeyPath) -> None:
         length = sum(segment.length or 0 for segment in self.recipe.structures[step.read - 1].segments)

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cartoseq.controller.actions import AskOperator, Image
 from cartoseq.controller.instrument import Instrument, facts_of, load_instrument
@@ -33,11 +34,17 @@ from cartoseq.controller.recipe import (
     Wash,
     load_recipe,
 )
+from cartoseq.streaming.errors import RunError
+
+if TYPE_CHECKING:
+    from cartoseq.controller.dryrun import DryRun
 
 _UNLIMITED = 1 << 60
 
 
-def plan(path: Path, instrument_path: Path, folder: Path, say: Callable[[str], None]) -> None:
+def plan(
+    path: Path, instrument_path: Path, folder: Path, say: Callable[[str], None], *, with_dry_run: bool = False
+) -> None:
     """Compile a recipe for an instrument and say what it comes to.
 
     Args:
@@ -45,9 +52,11 @@ def plan(path: Path, instrument_path: Path, folder: Path, say: Callable[[str], N
         instrument_path: The instrument.
         folder: Where a run would write: its disk must have the space.
         say: Is told each line.
+        with_dry_run: Whether it is then done on the simulated instrument, which takes up to minutes.
 
     Raises:
         InputError: a file is not sound, or the recipe cannot be run on this instrument or disk; all reasons at once.
+        RunError: the dry run did not come to the recipe's end.
     """
     instrument = load_instrument(instrument_path)
     recipe, text = load_recipe(path)
@@ -56,6 +65,16 @@ def plan(path: Path, instrument_path: Path, folder: Path, say: Callable[[str], N
     for line in plan_lines(recipe, instrument, found, free_bytes):
         say(line)
     compile_recipe(recipe, facts_of(instrument, free_bytes), text, path)
+    if with_dry_run:
+        # All simulators are imported only where one is asked for.
+        from cartoseq.controller.dryrun import dry_run
+
+        say("dry run   on the simulated instrument; --no-dry-run leaves it out")
+        dry = dry_run(found, recipe, instrument)
+        for line in dry_run_lines(dry, found):
+            say(line)
+        if not dry.completed:
+            raise RunError(f"The dry run ended: {dry.reason.value}. {dry.message}".strip())
 
 
 def free_bytes_of(folder: Path) -> int:
@@ -88,6 +107,22 @@ def plan_lines(recipe: Recipe, instrument: Instrument, plan: Plan, free_bytes: i
         yield f"waste     {plan.waste_ul / 1000:,.1f} ml"
     yield f"pictures  {plan.pictures:,}"
     yield f"disk      {plan.disk_bytes / 1e9:,.1f} GB of pictures and base calls; {free_bytes / 1e9:,.1f} GB are free"
+
+
+def dry_run_lines(dry: DryRun, plan: Plan) -> Iterator[str]:
+    """Say how a dry run went, for people.
+
+    Args:
+        dry: How it went.
+        plan: What was done.
+    """
+    took = f"{clock(dry.duration_s)} (h:min:s)"
+    if dry.completed:
+        off = plan.duration_s / dry.duration_s - 1 if dry.duration_s else 0.0
+        yield f"dry run   completed in {took}; the time above is {abs(off):.1%} {'longer' if off > 0 else 'shorter'}"
+    else:
+        yield f"dry run   {dry.reason.value} after {took}: {dry.message}"
+    yield f"commands  {dry.commands:,} to the devices, digest {dry.digest[:16]}"
 
 
 def _step_lines(

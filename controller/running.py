@@ -29,7 +29,7 @@ from cartoseq.controller.closing import command
 from cartoseq.controller.config import Experiment, freeze, load_experiment
 from cartoseq.controller.control import ORDERS, ControlServer, ask
 from cartoseq.controller.engine import EndReason, Engine, State
-from cartoseq.controller.imaging import ScanImager, optics_of
+from cartoseq.controller.imaging import imager_of
 from cartoseq.controller.instrument import FILE as INSTRUMENT_FILE
 from cartoseq.controller.instrument import Instrument, build_bench, facts_of, parse_instrument
 from cartoseq.controller.mapping import Screen, map_experiment
@@ -42,7 +42,6 @@ from cartoseq.controller.runlock import is_worked_on, working_on
 from cartoseq.controller.runwords import doing, ending, event_line, fraction, left, status_lines, told_by_journal
 from cartoseq.controller.settingsfile import read_text
 from cartoseq.controller.suspenders import circuits_closed, devices_well, disk_free, temperature_in_band
-from cartoseq.drivers.capabilities import Identity
 from cartoseq.simulators.clock import VirtualTimeLoop
 from cartoseq.streaming.errors import CartoseqError, InputError, RunError
 
@@ -267,12 +266,9 @@ class _Work:
             for name, identity in identities.items():
                 if identity.notice and self._simulation is None:
                     self._screen.say(f"{name}: {identity.notice}")
-            engine = Engine(
-                self._plan,
-                bench,
-                journal,
-                imager=self._imager(bench, identities.get(bench.camera.name) if bench.camera else None),
-            )
+            camera = identities.get(bench.camera.name) if bench.camera else None
+            imager = imager_of(self._instrument, self._recipe.chip, bench, self._run.images, camera)
+            engine = Engine(self._plan, bench, journal, imager=imager)
             engine.suspenders = (
                 *((temperature_in_band(bench.temperature, lambda: engine.target_c),) if bench.temperature else ()),
                 *((circuits_closed(bench.lasers),) if bench.lasers else ()),
@@ -304,13 +300,6 @@ class _Work:
         from cartoseq.controller.simulatedbench import simulate_instrument
 
         return simulate_instrument(self._instrument, self._recipe, seed=self._simulation.seed).bench()
-
-    def _imager(self, bench: Bench, camera: Identity | None) -> ScanImager | None:
-        imaging = self._instrument.imaging
-        if imaging is None or bench.camera is None or bench.stage is None:
-            return None
-        optics = optics_of(imaging, self._recipe.chip)
-        return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics, self._run.images, camera)
 
     # --------------------------------------------------------------------------------------------------------- orders
 

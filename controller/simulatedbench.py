@@ -38,7 +38,7 @@ from cartoseq.controller.instrument import Instrument, Line, bench_of, build_dev
 from cartoseq.controller.recipe import Recipe
 from cartoseq.controller.simulatedcamera import SimulatedCamera
 from cartoseq.drivers.capabilities import Device, Range
-from cartoseq.drivers.transport import Connect
+from cartoseq.drivers.transport import Connect, Link, Receive
 from cartoseq.simulators.camera import CameraSim, Sight
 from cartoseq.simulators.chipimage import Scene, laid_pose, scattered_scene
 from cartoseq.simulators.devices.arm9chem import Arm9ChemSim
@@ -94,6 +94,7 @@ class SimulatedInstrument:
             that the file puts on no line has one by its own name.
         hosts: The links to them, by the same names; `cut` and `refuses` are faults of the cable.
         cameras: By the names of their devices.
+        heard: Is told what is sent to the devices on every line that is opened from now on: the line, and the bytes.
     """
 
     instrument: Instrument
@@ -104,10 +105,17 @@ class SimulatedInstrument:
     cameras: dict[str, CameraSim]
     _addresses: dict[str, str] = field(repr=False)
     _on_lines: Instrument = field(repr=False)
+    heard: Callable[[str, bytes], None] | None = field(default=None, repr=False)
 
     def connect(self, address: str, *, baud_rate: int) -> Connect:
         """Return what opens the simulated line at an address; a `Connector`."""
-        return self.hosts[self._addresses[address]].connect
+        line = self._addresses[address]
+
+        async def connect(receive: Receive) -> Link:
+            link = await self.hosts[line].connect(receive)
+            return link if self.heard is None else _Tapped(link, line, self.heard)
+
+        return connect
 
     def simulators(self) -> dict[str, str]:
         """What simulates each device of the instrument, by its name."""
@@ -130,6 +138,24 @@ class SimulatedInstrument:
     def bench(self) -> Bench:
         """Make the drivers, by their roles; new ones at each call. Nothing is opened."""
         return bench_of(self.instrument, self.drivers())
+
+
+class _Tapped:
+    """A link of which is told what is sent over it."""
+
+    def __init__(self, link: Link, line: str, heard: Callable[[str, bytes], None]) -> None:
+        self._link = link
+        self._line = line
+        self._heard = heard
+
+    def write(self, data: bytes) -> None:
+        """Tell it, and send it."""
+        self._heard(self._line, data)
+        self._link.write(data)
+
+    async def close(self) -> None:
+        """Let go of it."""
+        await self._link.close()
 
 
 def simulate_instrument(

@@ -1,35 +1,51 @@
-"""A simulated camera as a driver: what the run engine may ask of a camera, of `simulators.camera`."""
+"""A simulated camera as a driver: what the run engine may ask of a camera, of `simulators.camera` or its like."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cartoseq.drivers.capabilities import Fault, Frame, Identity, Region
 from cartoseq.drivers.errors import DeviceFault, LimitError
 from cartoseq.drivers.stops import Actions
-from cartoseq.simulators.camera import CameraSim
 from cartoseq.streaming.errors import InputError
 
 #: How long after its exposure a picture is awaited, as with cameras that Micro-Manager drives.
 MARGIN_S: Final = 5.0
 
 
+class Sensor(Protocol):
+    """What takes the pictures: `simulators.camera.CameraSim` has these."""
+
+    width_px: int
+    height_px: int
+    bit_depth: int
+
+    def expose(self, now_s: float, exposure_s: float) -> float:
+        """Begin a picture; return when it is there, infinity where it is lost."""
+
+    def read(self, now_s: float, exposure_s: float) -> NDArray[np.uint8] | NDArray[np.uint16]:
+        """The picture whose exposure has ended: grey values, shape (height, width)."""
+
+
 class SimulatedCamera:
     """The driver of a simulated camera.
 
     Args:
-        camera: The camera.
+        sensor: The camera.
         name: The device's name in messages.
     """
 
-    def __init__(self, camera: CameraSim, name: str) -> None:
+    def __init__(self, sensor: Sensor, name: str) -> None:
         self.name = name
-        self.width_px, self.height_px = camera.width_px, camera.height_px
-        self.bit_depth = camera.bit_depth
-        self._camera = camera
+        self.width_px, self.height_px = sensor.width_px, sensor.height_px
+        self.bit_depth = sensor.bit_depth
+        self._sensor = sensor
         self._exposure_s = 0.01
         self._region: Region | None = None
         self._number = 0
@@ -95,12 +111,12 @@ class SimulatedCamera:
         loop = asyncio.get_running_loop()
         begin_s, exposure_s = loop.time(), self._exposure_s
         number, self._number = self._number, self._number + 1
-        ready_s = self._camera.expose(begin_s, exposure_s)
+        ready_s = self._sensor.expose(begin_s, exposure_s)
         patience_s = exposure_s + MARGIN_S
         await asyncio.sleep(min(ready_s - begin_s, patience_s))
         if ready_s - begin_s > patience_s:
             raise DeviceFault(self.name, "no picture", f"no picture within {patience_s:.3g} s", remedy="Take it again.")
-        pixels = self._camera.read(loop.time(), exposure_s)
+        pixels = self._sensor.read(loop.time(), exposure_s)
         if (part := self._region) is not None:
             pixels = pixels[part.y : part.y + part.height, part.x : part.x + part.width].copy()
         return Frame(pixels, exposure_s * 1000, begin_s, number)

@@ -84,8 +84,8 @@ class CameraSim:
         self.taken = 0
         #: Called at the begin of each exposure with its time and number.
         self.watchers: list[Callable[[float, int], None]] = []
-        self._sight = sight
-        self._readout_s = readout_s
+        self.sight = sight
+        self.readout_s = readout_s
         self._seed = seed
         self._power_mw: list[float] = []
         self._seen = Sight(0.0, 0.0, 0.0)
@@ -105,7 +105,7 @@ class CameraSim:
             at_s = now_s + exposure_s * part / (_SAMPLES - 1)
             self.world.at(at_s, lambda then_s: powers.append(sum(self.world.optics.at_sample_mw(then_s).values())))
         self.world.at(now_s + exposure_s / 2, self._look)
-        ready_s = now_s + exposure_s + self._readout_s
+        ready_s = now_s + exposure_s + self.readout_s
         if "dropped_frame" in self.disturbances:
             self.disturbances.end("dropped_frame")
             return math.inf
@@ -115,7 +115,7 @@ class CameraSim:
         return ready_s
 
     def _look(self, now_s: float) -> None:
-        self._seen = self._sight(now_s)
+        self._seen = self.sight(now_s)
 
     def read(self, now_s: float, exposure_s: float) -> NDArray[np.uint8] | NDArray[np.uint16]:
         """The picture whose exposure has ended: grey values, shape (height, width)."""
@@ -154,7 +154,7 @@ class CameraSim:
     def inspect(self, now_s: float) -> dict[str, float | str | bool]:
         """What is true of it now."""
         self.world.advance(now_s)
-        seen = self._sight(now_s)
+        seen = self.sight(now_s)
         blur_um = abs(seen.z_um - self.scene.sharp_at_um(seen.x_um, seen.y_um))
         return {
             "pictures": self.taken,

@@ -84,6 +84,7 @@ def test_every_recipe_that_is_shown_can_be_planned(text, tmp_path):
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "time  " in result.output
+    assert "dry run   completed in" in result.output
 
 
 @pytest.mark.parametrize("text", blocks("toml", [page for page in PAGES if page not in (RACKS, INSTRUMENTS, RECIPES)]))

@@ -139,7 +139,8 @@ def test_what_recipes_must_know_comes_from_file_and_drivers() -> None:
     assert facts.tile_um == pytest.approx((2048 * 0.325, 2048 * 0.325))
     assert facts.tile_bytes == 2 * 2048 * 2048
     assert (facts.chip_um, facts.has_focus) == ((20_000, 15_000), True)
-    assert (facts.waste_flow_ul_per_s, facts.ramp_c_per_s, facts.move_s, facts.light_s) == (80, 1.5, 0.25, 0.1)
+    assert facts.waste_flow_ul_per_s == 80
+    assert (facts.estimates.ramp_c_per_s, facts.estimates.port_s) == (0.95, 0.08)
 
 
 def test_an_instrument_without_a_camera_shows_no_tiles() -> None:

@@ -97,7 +97,8 @@ def test_a_recipe_becomes_numbered_actions_with_times_and_volumes() -> None:
 
 def test_a_temperature_that_holds_already_costs_no_ramp() -> None:
     waits = [step.duration_s for step in compiled(SOUND).steps if isinstance(step.action, Stable)]
-    assert waits == pytest.approx([60 - 22 - 0.05 + 5, 5])
+    estimates = FACTS.estimates
+    assert waits == pytest.approx([60 - 22 - estimates.order_s + estimates.settle_s + 5, 5])
 
 
 def test_the_same_bottle_is_not_selected_twice_in_a_row() -> None:

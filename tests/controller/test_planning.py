@@ -15,7 +15,7 @@ from cartoseq.controller.instrument import load_instrument
 from cartoseq.controller.planning import clock, describe
 from cartoseq.controller.recipe import STEPS, Channel, ChipFacts, Flow, Reagent, Recipe, load_recipe, parse_recipe
 from cartoseq.controller.settingsfile import value_text
-from cartoseq.streaming.errors import InputError
+from cartoseq.streaming.errors import InputError, RunError
 
 PROJECT = Path(__file__).resolve().parents[2]
 BENCH = PROJECT / "instruments" / "bench.toml"
@@ -49,7 +49,7 @@ def test_a_run_of_thousands_of_actions_is_told_on_a_page(monkeypatch: pytest.Mon
     assert text.count("flow 200 ul of incorporation_mix at 25 ul/s, kept in the syringe") == 1
     assert "image 7 x 5 tiles in green, red" in text
     assert re.search(r"^wash_buffer +1 +59,020 +110,000 +500 +50,980$", text, re.MULTILINE)
-    assert "time      5:59 (h:min), 3,412 actions" in lines
+    assert "time      5:53 (h:min), 3,412 actions" in lines
     assert "pictures  9,450" in lines
     assert "disk      106.3 GB of pictures and base calls; 1,000.0 GB are free" in lines
 
@@ -199,3 +199,26 @@ def test_the_manual_has_no_steps_that_there_are_not() -> None:
     }
     assert shown == set(STEPS)
     assert load_instrument(BENCH).name == "Bench"
+
+
+def test_the_command_does_a_dry_run_unless_it_is_told_not_to(tmp_path: Path) -> None:
+    recipe = PROJECT / "recipes" / "tissue-imaging.toml"
+    arguments = ["plan", str(recipe), "--instrument", str(BENCH), "--out", str(tmp_path)]
+    done = CliRunner().invoke(cli.cli, arguments)
+    assert done.exit_code == 0
+    dry, commands = done.output.splitlines()[-2:]
+    assert re.fullmatch(
+        r"dry run   completed in 0:00:\d\d \(h:min:s\); the time above is \d\.\d% (longer|shorter)", dry
+    )
+    assert re.fullmatch(r"commands  [\d,]+ to the devices, digest [0-9a-f]{16}", commands)
+    assert list(tmp_path.iterdir()) == []
+    assert "dry run" not in CliRunner().invoke(cli.cli, [*arguments, "--no-dry-run"]).output
+
+
+def test_a_dry_run_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    text = (PROJECT / "recipes" / "tissue-imaging.toml").read_text(encoding="utf-8")
+    (tmp_path / "narrow.toml").write_text(text.replace("sweep_um = 80", "sweep_um = 2"), encoding="utf-8")
+    done = CliRunner().invoke(cli.cli, ["plan", str(tmp_path / "narrow.toml"), "--instrument", str(BENCH)])
+    assert isinstance(done.exception, RunError)
+    assert "dry run   device_fault after 0:00:" in done.output
+    assert "no sharpest picture within 2 um" in str(done.exception)

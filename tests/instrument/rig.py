@@ -18,6 +18,7 @@ from cartoseq.controller.ledger import Ledger
 from cartoseq.controller.plan import Facts, Plan
 from cartoseq.controller.recipe import Recipe
 from cartoseq.controller.runjournal import RunJournal, read_journal
+from cartoseq.controller.timing import Estimates
 from cartoseq.drivers.asi import AsiFocus
 from cartoseq.drivers.capabilities import Fault, Frame, Identity, Range, Region, XYLimits, XYStage
 from cartoseq.drivers.cavro import CavroPump
@@ -49,7 +50,7 @@ FACTS = Facts(
     flow_ul_per_s=Range(1, 150),
     ports=10,
     temperature_c=Range(4, 80),
-    ramp_c_per_s=0.35,
+    estimates=Estimates(ramp_c_per_s=0.35),
     lights_mw={"green": Range(1, 100), "red": Range(1, 100)},
     travel=XYLimits(Range(0, 50_000), Range(0, 50_000)),
     chip_um=(10_000, 10_000),

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cartoseq.controller.bench import Bench
 from cartoseq.controller.engine import EndReason, Engine
-from cartoseq.controller.imaging import Optics, ScanImager
+from cartoseq.controller.imaging import imager_of
 from cartoseq.controller.instrument import Instrument, facts_of, parse_instrument
 from cartoseq.controller.plan import compile_recipe
 from cartoseq.controller.recipe import parse_recipe
@@ -57,7 +56,8 @@ def scan(
         bench = simulated.bench()
         await bench.open()
         upset(simulated)
-        engine = Engine(plan, bench, RunJournal(folder / "journal", now_s), imager=imager_of(instrument, bench, folder))
+        imager = imager_of(instrument, recipe.chip, bench, folder)
+        engine = Engine(plan, bench, RunJournal(folder / "journal", now_s), imager=imager)
         running = asyncio.create_task(engine.run())
         while not running.done():
             await asyncio.sleep(1.0)
@@ -67,21 +67,6 @@ def scan(
 
     reason = run_virtual(main())
     return reason, json.loads((folder / "tissue" / "tiles.json").read_text()), read_journal(folder / "journal")
-
-
-def imager_of(instrument: Instrument, bench: Bench, folder: Path) -> ScanImager:
-    imaging = instrument.imaging
-    assert imaging is not None
-    assert bench.stage is not None
-    assert bench.camera is not None
-    optics = Optics(
-        imaging.pixel_um,
-        imaging.width_px,
-        imaging.height_px,
-        imaging.bit_depth,
-        (imaging.chip_x_um, imaging.chip_y_um),
-    )
-    return ScanImager(bench.stage, bench.focus, bench.camera, bench.lasers, optics, folder)
 
 
 def at_picture(simulated: SimulatedInstrument, number: int, do: Callable[[], None]) -> None:
