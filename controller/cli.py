@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: What may not be read is told where it is read, like any other fault of a file.
 _PATH = click.Path(path_type=Path, readable=False)
+#: The recipe of `cartoseq demo` and the instrument that is simulated for it.
+_DEMONSTRATION = Path(__file__).parent / "demonstration"
 _FORMATS = ("gef", "gem", "h5ad", "mtx", "png")
 
 
@@ -69,14 +71,14 @@ def map_command(experiment: Path, folder: Path, resume: bool) -> None:
     "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Another tissue, chip and noise."
 )
 def demo(folder: Path | None, reads: int, seed: int) -> None:
-    """Simulate a chip with a tissue on it, sequence it, and map the reads.
+    """Simulate a chip with a tissue on it and an instrument that images and sequences it, and map the reads.
 
     \b
     cartoseq demo
     cartoseq demo --reads 200000 --out my-demo
     """
     from cartoseq.analysis.runfolder import FULL_DISK, unwritable_folder
-    from cartoseq.controller.mapping import map_experiment
+    from cartoseq.controller.running import Simulation, run_recipe
     from cartoseq.controller.screen import screen_on
 
     folder = folder or _unused(Path("runs"), "demo")
@@ -96,7 +98,14 @@ def demo(folder: Path | None, reads: int, seed: int) -> None:
             screen.doing(f"simulating {of:,} read pairs", done / of)
 
         experiment = simulate_experiment(folder / "simulated", ExperimentSettings(seed=seed, reads=reads), written)
-        run = map_experiment(experiment, folder / "run", resume=False, screen=screen)
+        run = run_recipe(
+            _DEMONSTRATION / "recipe.toml",
+            _DEMONSTRATION / "instrument.toml",
+            folder / "run",
+            experiment_path=experiment,
+            simulation=Simulation(),
+            screen=screen,
+        )
     _say_what_lies_where(run)
 
 

@@ -16,10 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 import cartoseq
 from cartoseq.analysis.atomic import write_text_atomically
@@ -80,10 +83,12 @@ class Simulation:
     Attributes:
         speed: Simulated seconds per second of the wall's clock.
         seed: Of all noise.
+        nuclei_um: Where the nuclei lie on the chip, shape (n, 2); scattered all over it if not given.
     """
 
     speed: float = math.inf
     seed: int = 0
+    nuclei_um: NDArray[np.float64] | None = None
 
 
 def run_recipe(
@@ -104,7 +109,8 @@ def run_recipe(
         folder: The run's folder, to be made.
         experiment_path: Whose reads are mapped once sequencing has ended.
         resume: Whether to go on with the run that lies there.
-        simulation: Simulates the instrument, in virtual time.
+        simulation: Simulates the instrument, in virtual time; the chip's picture is that of the experiment's tissue,
+            where that was simulated as well.
         screen: Is told what goes on.
 
     Returns:
@@ -131,6 +137,10 @@ def run_recipe(
         if _completed(run):
             screen.say(f"{folder}: its recipe was done to the end.")
         else:
+            if simulation is not None and experiment_path is not None:
+                from cartoseq.simulators.experiment import cells_um
+
+                simulation = replace(simulation, nuclei_um=cells_um(experiment_path.parent))
             work = _Work(run, plan, recipe, instrument, simulation, screen)
             again = _command_again(recipe_path, instrument_path, folder, experiment_path, simulation)
             engine = work.do()
@@ -299,7 +309,10 @@ class _Work:
             return build_bench(self._instrument)
         from cartoseq.controller.simulatedbench import simulate_instrument
 
-        return simulate_instrument(self._instrument, self._recipe, seed=self._simulation.seed).bench()
+        simulated = simulate_instrument(
+            self._instrument, self._recipe, seed=self._simulation.seed, nuclei_um=self._simulation.nuclei_um
+        )
+        return simulated.bench()
 
     # --------------------------------------------------------------------------------------------------------- orders
 

@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cartoseq.controller.bench import Bench
 from cartoseq.controller.devicetables import (
     Arm9TemperatureTable,
@@ -159,7 +162,12 @@ class _Tapped:
 
 
 def simulate_instrument(
-    instrument: Instrument, recipe: Recipe | None = None, *, seed: int = 0, scene: Scene | None = None
+    instrument: Instrument,
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    nuclei_um: NDArray[np.float64] | None = None,
+    scene: Scene | None = None,
 ) -> SimulatedInstrument:
     """Make a simulated instrument; to be used within an event loop, best one of virtual time (`simulators.clock`).
 
@@ -167,7 +175,8 @@ def simulate_instrument(
         instrument: What is simulated.
         recipe: Gives the bottles and the size of the chip; without it, every port has a bottle of its own.
         seed: Of all noise.
-        scene: What lies on the stage; a chip with scattered nuclei if not given.
+        nuclei_um: Where the nuclei lie on the chip, shape (n, 2); scattered all over it if not given.
+        scene: What lies on the stage; a chip with these nuclei if not given.
     """
     on_lines = _on_lines(instrument)
     world = make_world(_world_tables(on_lines, recipe))
@@ -193,7 +202,7 @@ def simulate_instrument(
             addresses[address] = name
         if len(ends) == 2:
             hosts[line].siblings.append(hosts[f"{line}.answers"])
-    cameras = _cameras(on_lines, instrument, recipe, made, scene)
+    cameras = _cameras(on_lines, instrument, recipe, made, scene, nuclei_um)
     return SimulatedInstrument(instrument, world, made.devices, lines, hosts, cameras, addresses, on_lines)
 
 
@@ -594,7 +603,12 @@ SIMULATORS: Final[dict[str, Callable[[_Made, list[_Seat]], dict[str, SimulatedDe
 
 
 def _cameras(
-    on_lines: Instrument, instrument: Instrument, recipe: Recipe | None, made: _Made, scene: Scene | None
+    on_lines: Instrument,
+    instrument: Instrument,
+    recipe: Recipe | None,
+    made: _Made,
+    scene: Scene | None,
+    nuclei_um: NDArray[np.float64] | None,
 ) -> dict[str, CameraSim]:
     names = [name for name, table in instrument.device.items() if isinstance(table, MicroManagerCameraTable)]
     imaging = instrument.imaging
@@ -619,6 +633,7 @@ def _cameras(
             height_um,
             seed=made.seed,
             pitch_nm=chip.pitch_nm if chip is not None else 500,
+            nuclei_um=nuclei_um,
             pose=laid_pose(
                 corner_um, TURNED_DEG, width_um, height_um, imaging.chip_mirrored, imaging.chip_quarter_turns
             ),

@@ -151,11 +151,12 @@ def scattered_scene(
     seed: int = 1,
     pitch_nm: int = 500,
     nucleus_every_um: float = 20.0,
+    nuclei_um: Floats | None = None,
     pose: Pose | None = None,
     focus_um: float = 0.0,
     tilt: tuple[float, float] = (0.0, 0.0),
 ) -> Scene:
-    """A chip with its track lines, and with nuclei scattered all over it.
+    """A chip with its track lines, and with nuclei where they are said to lie, or scattered all over it.
 
     Args:
         width_um: Of the chip.
@@ -163,18 +164,22 @@ def scattered_scene(
         seed: Of the nuclei.
         pitch_nm: Decides the distances of the track lines.
         nucleus_every_um: There is one nucleus for each square of this side.
+        nuclei_um: Where they lie instead, shape (n, 2).
         pose: How the chip lies.
         focus_um: Height of sharp focus at the chip's corner.
         tilt: See `Scene`.
     """
     rng = np.random.default_rng(seed)
-    count = max(1, round(width_um * height_um / nucleus_every_um**2))
+    if nuclei_um is None:
+        count = max(1, round(width_um * height_um / nucleus_every_um**2))
+        nuclei_um = rng.uniform(0.0, 1.0, (count, 2)) * [width_um, height_um]
+    count = len(nuclei_um)
     return Scene(
         width_um,
         height_um,
         track_lines_um(width_um, pitch_nm),
         track_lines_um(height_um, pitch_nm),
-        rng.uniform(0.0, 1.0, (count, 2)) * [width_um, height_um],
+        nuclei_um,
         rng.uniform(2.5, 4.0, count),
         rng.uniform(0.5, 1.5, count),
         pose or Pose(),

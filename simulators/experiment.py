@@ -143,6 +143,21 @@ def simulate_experiment(folder: Path, settings: ExperimentSettings, progress: Pr
     return description
 
 
+def cells_um(folder: Path) -> NDArray[np.float64] | None:
+    """Where the cells of a simulated experiment lie on its chip, micrometres, shape (n, 2); nothing of any other one.
+
+    Args:
+        folder: That of ``experiment.toml``.
+    """
+    truth = folder / "truth" / "truth.h5"
+    if not truth.exists():
+        return None
+    with h5py.File(truth) as file:
+        cells = file["cells"]
+        places: NDArray[np.float64] = np.column_stack([cells["x"][()], cells["y"][()]])
+        return places * (float(cells.attrs.get("pitch_nm", 500)) / 1000.0)
+
+
 def _make_biology(folder: Path, settings: ExperimentSettings) -> tuple[Genome, Tissue]:
     """The reference, written to the folder, and the section that expresses its genes."""
     fasta, gtf = folder / "genome.fa.gz", folder / "genes.gtf.gz"
@@ -216,6 +231,7 @@ def _write_truth(
         put("regions", tissue.regions, names=np.array(REGIONS, dtype="S"))
         for name, column in vars(tissue.cells).items():
             put(f"cells/{name}", column)
+        file["cells"].attrs["pitch_nm"] = settings.chip.pitch_nm
         if settings.read_truth:
             # What lends a read its spot is true of it, except for the reads that never were on this chip.
             on_chip = plan.kinds != READ_KINDS.index("off_chip")

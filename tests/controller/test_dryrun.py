@@ -15,7 +15,7 @@ from cartoseq.controller.recipe import parse_recipe
 
 from .benches import BENCH, HISEQ, INSTRUMENTS, PROJECT
 
-RECIPES = sorted((PROJECT / "recipes").glob("*.toml"))
+RECIPES = [*sorted((PROJECT / "recipes").glob("*.toml")), PROJECT / "controller" / "demonstration" / "recipe.toml"]
 
 
 def dry(text: str, instrument: Instrument) -> tuple[Plan, DryRun]:

@@ -19,9 +19,9 @@ from cartoseq.controller.running import EndedEarly, Simulation, order, run_recip
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.streaming.errors import InputError, RunError
 
-from .benches import INSTRUMENTS
+from .benches import PROJECT
 
-INSTRUMENT = INSTRUMENTS / "demonstration.toml"
+INSTRUMENT = PROJECT / "controller" / "demonstration" / "instrument.toml"
 HEAD = """\
 name = "two flows and a picture"
 [chip]

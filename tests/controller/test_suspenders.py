@@ -25,7 +25,7 @@ from cartoseq.controller.suspenders import (
 )
 from cartoseq.simulators.clock import run_virtual
 
-from .benches import INSTRUMENTS
+from .benches import PROJECT
 
 RECIPE = """\
 name = "hot and lit"
@@ -83,7 +83,7 @@ def run_it(path: Path, make: Make, use: Use | None = None) -> tuple[EndReason, l
     """Run the recipe with one suspender; return how it ended, and what the suspender said."""
 
     async def main() -> EndReason:
-        instrument = load_instrument(INSTRUMENTS / "demonstration.toml")
+        instrument = load_instrument(PROJECT / "controller" / "demonstration" / "instrument.toml")
         recipe = parse_recipe(RECIPE)
         simulated = simulate_instrument(instrument, recipe)
         bench = simulated.bench()
