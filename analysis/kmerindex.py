@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.analysis.bitcount import count_bits, lowest_bit
-from cartoseq.analysis.leaf import folded_leaf, inlined_leaf, leaf
+from cartoseq.analysis.leaf import inlined_leaf, leaf
 from cartoseq.analysis.lowlevel import prefetch
 from cartoseq.analysis.packed import Hits, Introns, Reads, Scratch, signed, window
 from cartoseq.streaming.kernel import kernel
@@ -326,7 +326,7 @@ def _find(slots: NDArray[np.uint64], h: np.uint64, slot: np.uint64) -> np.uint64
     return slot
 
 
-@folded_leaf
+@inlined_leaf
 def _diagonal(
     place: np.uint64,
     read_strand: np.uint64,
@@ -359,7 +359,7 @@ def _diagonal(
     return ((position - at) << np.uint64(1)) | strand
 
 
-@folded_leaf
+@inlined_leaf
 def _next_seed(
     reads: NDArray[np.uint64],
     lost: NDArray[np.uint64],

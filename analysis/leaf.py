@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from cartoseq.streaming.kernel import compiled
+from cartoseq.streaming.kernel import compiled, inlined
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -22,10 +22,5 @@ def leaf(function: F) -> F:
 
 
 def inlined_leaf(function: F) -> F:
-    """Compile a small helper of leaves of the same module, and inline it there."""
-    return compiled(function, inline="always", _nrt=False)
-
-
-def folded_leaf(function: F) -> F:
-    """Compile a helper of leaves, and have LLVM fold it into each of them: a call hands on some twenty registers."""
-    return compiled(function, _nrt=False, forceinline=True)
+    """Compile a helper of leaves, and have LLVM put it where it is called: a call hands on some twenty registers."""
+    return inlined(function, _nrt=False)

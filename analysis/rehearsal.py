@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cartoseq.analysis.alignment import resolve
+from cartoseq.analysis import alignment, genecall, kmerindex
 from cartoseq.analysis.assign import AssignSettings, arrays_of, assign, assign_reads, make_batch, rules_of
 from cartoseq.analysis.kmerindex import EMPTY, KmerIndex
 from cartoseq.analysis.molecules import MoleculeSet
@@ -29,26 +29,34 @@ def place() -> None:
     assign(np.zeros((_BASES, 0), np.uint8), _empty_reference(), AssignSettings())
 
 
-def align_and_count() -> None:
-    """Take a part of that off the other process, then do what comes after: count a molecule."""
-    text, introns, _ = arrays_of(_empty_reference())
-    batch, limits = make_batch(_BASES, 1), rules_of(AssignSettings()).limits
-    placed = Placements(batch.status, batch.status, batch.status, batch.rows)
-    compile_inner(
-        resolve, batch.open_reads, batch.reads, batch.few, text, introns, limits, placed, False, batch.scratch
-    )
+def count_and_align() -> None:
+    """Count a molecule; then compile the stages of placing from the last to the first, until the two steps meet."""
     molecules = MoleculeSet(feature_bits=16, mid_bits=20)
     molecules.add(np.zeros(1, np.uint32), np.zeros(1, np.uint64), np.zeros(1, np.uint64))
+    reference = _empty_reference()
+    text, introns, genes = arrays_of(reference)
+    batch, rules = make_batch(_BASES, 1), rules_of(AssignSettings())
+    reads, rows, chosen, scratch = batch.reads, batch.rows, batch.open_reads, batch.scratch
+    bytes_, numbers = np.zeros(1, np.uint8), np.zeros(1, np.uint16)
+    placed = Placements(batch.status, bytes_, bytes_, rows)
+    compile_inner(
+        genecall.call_genes, batch.status, bytes_, rows, genes, rules.strand, bytes_, np.zeros(1, np.uint32), scratch
+    )
+    positions = np.zeros(1, np.uint64)
+    compile_inner(genecall.describe, batch.status, bytes_, rows, numbers, numbers, positions, bytes_, numbers, numbers)
+    compile_inner(alignment.resolve, chosen, reads, batch.few, text, introns, rules.limits, placed, False, scratch)
+    compile_inner(kmerindex.all_seeds, chosen, reads, reference.index, introns, batch.every, scratch)
+    compile_inner(alignment.check_candidates, reads, batch.few, text, rules.limits, placed, chosen, scratch)
 
 
 _STEPS: dict[str, tuple[Callable[[], None], Callable[..., Any]]] = {
     "place": (place, assign_reads),
-    "align": (align_and_count, add_narrow),
+    "count": (count_and_align, add_narrow),
 }
 
 
 def missing_steps() -> list[str]:
-    """The steps whose kernels are not on disk, the longest first: known by the kernel that a step compiles last."""
+    """The steps whose kernels are not on disk, the longest first: known by a kernel of each."""
     return [name for name, (_, last) in _STEPS.items() if not is_kept(last)]
 
 

@@ -43,9 +43,12 @@ def kernel(function: F) -> F:
     return compiled(function)
 
 
-def inlined(function: F) -> F:
-    """Compile a leaf helper that is called from a kernel of the same module, and inline it there."""
-    return compiled(function, inline="always")
+def inlined(function: F, **options: Any) -> F:
+    """Compile a helper of kernels, and have LLVM put it where it is called.
+
+    (Numba's own way of inlining would infer the helper's types anew at each place.)
+    """
+    return compiled(function, forceinline=True, **options)
 
 
 def compiled(function: F, **options: Any) -> F:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cartoseq.analysis import alignment, moleculerows, narrowtable, rehearsal
+from cartoseq.analysis import alignment, genecall, kmerindex, moleculerows, narrowtable, rehearsal
 from cartoseq.analysis.assign import AssignSettings, assign, assign_reads
 from cartoseq.analysis.molecules import MoleculeSet
 from cartoseq.analysis.reference import build_reference
@@ -25,7 +25,7 @@ def test_a_fold_needs_no_other_machine_code_than_its_rehearsal(tmp_path: Path) -
     bases = "".join(np.random.default_rng(3).choice(list("ACGT"), 1000))
     genome.write_text(f">one\n{bases}\n")
     genes.write_text('one\tmade\texon\t101\t400\t.\t+\t.\tgene_id "g"; gene_name "g";\n')
-    for step in ("place", "align"):
+    for step in ("place", "count"):
         rehearsal._STEPS[step][0]()
     read = np.array(["ACGT".index(base) for base in bases[150:250]], np.uint8) | 36 << 2
     found = assign(np.tile(read[:, None], 3).astype(np.uint8), build_reference(genome, genes), AssignSettings())
@@ -33,7 +33,11 @@ def test_a_fold_needs_no_other_machine_code_than_its_rehearsal(tmp_path: Path) -
     MoleculeSet(12, 20).add(np.arange(3, dtype=np.uint32), np.arange(3, dtype=np.uint64), np.zeros(3, np.uint64))
     for kernel in (
         assign_reads,
+        genecall.call_genes.inner,
+        genecall.describe.inner,
         alignment.resolve.inner,
+        kmerindex.all_seeds.inner,
+        alignment.check_candidates.inner,
         moleculerows.first_misfit,
         narrowtable.add_narrow,
     ):
@@ -44,4 +48,4 @@ def test_a_fold_needs_no_other_machine_code_than_its_rehearsal(tmp_path: Path) -
 def test_a_step_is_missing_until_its_machine_code_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     program = "from cartoseq.analysis import rehearsal; print(*rehearsal.missing_steps())"
-    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["place", "align"]
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == ["place", "count"]

@@ -31,9 +31,9 @@ def cores(monkeypatch, number: int) -> None:
 
 def test_each_missing_step_has_a_process_that_is_waited_for(monkeypatch, started):
     cores(monkeypatch, 2)
-    monkeypatch.setattr(rehearsal, "missing_steps", lambda: ["place", "align"])
+    monkeypatch.setattr(rehearsal, "missing_steps", lambda: ["place", "count"])
     with rehearsing.rehearsals_beside():
-        assert [step for step, _ in started] == ["place", "align"]
+        assert [step for step, _ in started] == ["place", "count"]
     assert [helper.returncode for _, helper in started] == [0, 0]
 
 
