@@ -79,8 +79,10 @@ _MOST_QUOTIENT_BITS = np.uint64(16)
 _PERCENT = np.uint64(100)
 _FULL_LINE_PERCENT = np.uint64(round(100 * FILL_LIMIT * LINE_SLOTS))
 
-_AHEAD = np.uint64(32)
-_RING = 64
+# Reads between asking for what a read needs and using it: its lines, and before that the address of their page.
+_LINES_AHEAD = np.uint64(12)
+_PAGES_AHEAD = np.uint64(24)
+_RING = 32
 
 
 @inlined
@@ -266,20 +268,33 @@ def add_narrow(
         n, or the index of the first read that was not counted; and the number of rows to spill.
     """
     n = np.uint64(spots.shape[0])
+    turneds = np.empty(_RING, np.uint64)
     parts = np.empty(_RING, np.uint64)
     homes = np.empty(_RING, np.uint64)
     ring = np.uint64(_RING - 1)
     feature_shift = mid_bits + np.uint64(16)
     spills = 0
     start = np.uint64(first)
-    for ahead in range(start, n + _AHEAD):
-        if ahead < n:
-            spot = np.uint64(spots[ahead])
+    # Three reads at a time: one whose page is asked for, an earlier one whose lines are, and one that is counted.
+    for far in range(start, n + _PAGES_AHEAD):
+        if far < n:
+            spot = np.uint64(spots[far])
             entry = (spot >> np.uint64(16)) << np.uint64(2)
             lines = table[entry + _ONE]
             if lines != _ZERO:
-                key = (features[ahead] << feature_shift) | ((spot & np.uint64(0xFFFF)) << mid_bits) | mids[ahead]
+                key = (features[far] << feature_shift) | ((spot & np.uint64(0xFFFF)) << mid_bits) | mids[far]
                 turned = _turned(key, feature_shift)
+                turneds[far & ring] = turned
+                number = ((turned >> _L_BITS) * lines) >> np.uint64(32)
+                prefetch_address(table[entry] + ((number >> np.uint64(6)) << np.uint64(3)))
+        if far < start + _PAGES_AHEAD - _LINES_AHEAD:
+            continue
+        ahead = far - (_PAGES_AHEAD - _LINES_AHEAD)
+        if ahead < n:
+            entry = (np.uint64(spots[ahead]) >> np.uint64(16)) << np.uint64(2)
+            lines = table[entry + _ONE]
+            if lines != _ZERO:
+                turned = turneds[ahead & ring]
                 number = ((turned >> _L_BITS) * lines) >> np.uint64(32)
                 home = _line(table[entry], number)
                 part = _part(turned, number, table[entry + np.uint64(3)])
@@ -287,9 +302,9 @@ def add_narrow(
                 prefetch_address(home ^ (_other(part, _ONE) * _LINE_BYTES))
                 parts[ahead & ring] = part
                 homes[ahead & ring] = home
-        if ahead < start + _AHEAD:
+        if ahead < start + _LINES_AHEAD:
             continue
-        i = ahead - _AHEAD
+        i = ahead - _LINES_AHEAD
         spot = np.uint64(spots[i])
         entry = (spot >> np.uint64(16)) << np.uint64(2)
         if _is_full(entry, table):
