@@ -7,8 +7,9 @@ is tried with each of the four bases at that place and nowhere else; one with mo
 Two barcodes that differ in one base share the low bases or the high bases. So the candidates of a read lie in one
 bucket of table A (keyed by the low bases) and one bucket of table B (keyed by the high bases); see
 :mod:`cartoseq.analysis.barcodeindex` for the tables. The buckets are sorted. A small one is compared eight
-entries at a time; a large one, as barcodes of a skewed composition make it, is asked for each of the at most three
-substitutions of each base by bisection, so the work per read is bounded whatever the composition.
+entries at a time, first those where the barcode should stand if all were spread evenly; a large one, as barcodes of a
+skewed composition make it, is asked for each of the at most three substitutions of each base by bisection, so the work
+per read is bounded whatever the composition.
 
 The reads go through in small batches: all exact look-ups first, with the table's cache lines asked for ahead of
 time, then the reads that failed, while table A's lines are still near.
@@ -72,6 +73,8 @@ _BASES = np.uint64(0x5555555555555555)
 _BATCH = np.uint64(512)
 # How many reads ahead a line is asked for; twice that for the bucket's bounds, which must be there first.
 _AHEAD = np.uint64(12)
+# Bits of a share of a bucket.
+_SHARE_BITS = np.uint64(16)
 
 
 def locate(
@@ -158,8 +161,9 @@ def _locate(
     while first < reads:
         end = min(first + _BATCH, reads)
         failed, compared = _look_up_exact(
-            cids, n_counts, first, end, a_offsets, a_entries, a_spots, a_bits, shift, pending, spots_out, verdicts_out
-        )
+            cids, n_counts, first, end, a_offsets, a_entries, a_spots, key_bits, a_bits, shift, pending, spots_out,
+            verdicts_out,
+        )  # fmt: skip
         work += compared
         if not correct:
             for k in range(failed):
@@ -178,7 +182,7 @@ def _locate(
                 )  # fmt: skip
                 work += compared
             work += _resolve(
-                n_counts, waiting, resolved, waits, a_offsets, a_entries, a_spots, a_bits, shift, spots_out,
+                n_counts, waiting, resolved, waits, a_offsets, a_entries, a_spots, key_bits, a_bits, shift, spots_out,
                 verdicts_out,
             )  # fmt: skip
         first = end
@@ -193,6 +197,43 @@ def _prefetch_bucket(offsets: NDArray[np.uint32], entries: NDArray[Any], bucket:
     prefetch(entries, start + (_LANES - _ONE))
 
 
+@inlined
+def _is_deep(entries: NDArray[Any], bits: U64) -> bool:
+    """Whether most buckets of a table have more entries than are compared at once."""
+    return np.uint64(entries.size) >> bits >= _LANES
+
+
+@inlined
+def _window(start: U64, stop: U64, rest: U64, rest_bits: U64, is_deep: bool) -> U64:
+    """From where on the eight entries of a sorted bucket lie that ``rest`` should be among."""
+    if not is_deep:
+        return start
+    size = stop - start
+    share = rest >> (rest_bits - _SHARE_BITS) if rest_bits >= _SHARE_BITS else rest << (_SHARE_BITS - rest_bits)
+    before = max((share * size) >> _SHARE_BITS, _LANES >> _ONE) - (_LANES >> _ONE)
+    return start + min(before, max(size, _LANES) - _LANES)
+
+
+@inlined
+def _prefetch_window(
+    offsets: NDArray[np.uint32], entries: NDArray[Any], cid: U64, key_bits: U64, bits: U64, is_deep: bool
+) -> None:
+    """Ask for the lines of table A that :func:`_find_soon` compares first."""
+    bucket = cid & ((_ONE << bits) - _ONE)
+    start = np.uint64(offsets[bucket])
+    at = _window(start, np.uint64(offsets[bucket + _ONE]), cid >> bits, key_bits - bits, is_deep)
+    prefetch(entries, at)
+    prefetch(entries, at + (_LANES - _ONE))
+
+
+@inlined
+def _prefetch_rest(offsets: NDArray[np.uint32], entries: NDArray[Any], bucket: U64) -> None:
+    """Ask for the lines of a deep bucket, all of which are compared; of a very deep one, the first."""
+    start, stop = np.uint64(offsets[bucket]), np.uint64(offsets[bucket + _ONE])
+    for at in range(start, min(stop, start + _TWO * _TWO * _LANES), _LANES):
+        prefetch(entries, at)
+
+
 @kernel
 def _look_up_exact(
     cids: NDArray[np.uint64],
@@ -202,6 +243,7 @@ def _look_up_exact(
     a_offsets: NDArray[np.uint32],
     a_entries: NDArray[np.uint64],
     a_spots: NDArray[np.uint32],
+    key_bits: U64,
     a_bits: U64,
     shift: U64,
     pending_out: NDArray[np.uint64],
@@ -210,21 +252,22 @@ def _look_up_exact(
 ) -> tuple[U64, U64]:
     """Place the reads that stand in the table as they are; list the others that may be corrected."""
     bucket_mask = (_ONE << a_bits) - _ONE
+    is_deep = _is_deep(a_entries, a_bits)
     last = end - _ONE
     failed = _ZERO
     work = _ZERO
     for ahead in range(first, min(first + _TWO * _AHEAD, end)):
         prefetch(a_offsets, cids[ahead] & bucket_mask)
     for ahead in range(first, min(first + _AHEAD, end)):
-        _prefetch_bucket(a_offsets, a_entries, cids[ahead] & bucket_mask)
+        _prefetch_window(a_offsets, a_entries, cids[ahead], key_bits, a_bits, is_deep)
     for read in range(first, end):
         prefetch(a_offsets, cids[min(read + _TWO * _AHEAD, last)] & bucket_mask)
-        _prefetch_bucket(a_offsets, a_entries, cids[min(read + _AHEAD, last)] & bucket_mask)
+        _prefetch_window(a_offsets, a_entries, cids[min(read + _AHEAD, last)], key_bits, a_bits, is_deep)
         cid = cids[read]
         bucket = cid & bucket_mask
         start = np.uint64(a_offsets[bucket])
         stop = np.uint64(a_offsets[bucket + _ONE])
-        at, found, compared = _find_soon(a_entries, start, stop, cid >> a_bits, shift)
+        at, found, compared = _find_soon(a_entries, start, stop, cid >> a_bits, key_bits - a_bits, shift, is_deep)
         work += compared
         # Found or not is not foreseen either: the read is listed, and the list is longer only if it is not found.
         spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
@@ -273,6 +316,7 @@ def _correct(
     a_mask = (_ONE << a_bits) - _ONE
     low_bits = key_bits - b_bits
     low_mask = (_ONE << low_bits) - _ONE
+    is_deep = _is_deep(a_entries, a_bits)
     last = failed - _ONE
     work = _ZERO
     waits = _ZERO
@@ -283,7 +327,10 @@ def _correct(
         _prefetch_bucket(b_offsets, b_entries, cids[pending[ahead]] >> low_bits)
     for k in range(failed):
         prefetch(b_offsets, cids[pending[min(k + _TWO * _AHEAD, last)]] >> low_bits)
-        _prefetch_bucket(b_offsets, b_entries, cids[pending[min(k + _AHEAD, last)]] >> low_bits)
+        soon = cids[pending[min(k + _AHEAD, last)]]
+        _prefetch_bucket(b_offsets, b_entries, soon >> low_bits)
+        if is_deep:
+            _prefetch_rest(a_offsets, a_entries, soon & a_mask)
         read = pending[k]
         cid = cids[read]
         a_start = np.uint64(a_offsets[cid & a_mask])
@@ -384,24 +431,26 @@ def _resolve(
     a_offsets: NDArray[np.uint32],
     a_entries: NDArray[np.uint64],
     a_spots: NDArray[np.uint32],
+    key_bits: U64,
     a_bits: U64,
     shift: U64,
     spots_out: NDArray[np.uint32],
     verdicts_out: NDArray[np.uint8],
 ) -> U64:
     """Look up in table A the spots of the barcodes that were hit in table B."""
+    is_deep = _is_deep(a_entries, a_bits)
     a_mask = (_ONE << a_bits) - _ONE
     work = _ZERO
     for ahead in range(waits):
         prefetch(a_offsets, resolved[ahead] & a_mask)
     for ahead in range(min(_AHEAD, waits)):
-        _prefetch_bucket(a_offsets, a_entries, resolved[ahead] & a_mask)
+        _prefetch_window(a_offsets, a_entries, resolved[ahead], key_bits, a_bits, is_deep)
     for k in range(waits):
-        _prefetch_bucket(a_offsets, a_entries, resolved[min(k + _AHEAD, waits - _ONE)] & a_mask)
+        _prefetch_window(a_offsets, a_entries, resolved[min(k + _AHEAD, waits - _ONE)], key_bits, a_bits, is_deep)
         cid = resolved[k]
         start = np.uint64(a_offsets[cid & a_mask])
         stop = np.uint64(a_offsets[(cid & a_mask) + _ONE])
-        at, _, compared = _find_soon(a_entries, start, stop, cid >> a_bits, shift)
+        at, _, compared = _find_soon(a_entries, start, stop, cid >> a_bits, key_bits - a_bits, shift, is_deep)
         work += compared
         spot = a_spots[at] if shift == _ZERO else np.uint32(a_entries[at] & _SPOT_MASK)
         read = waiting[k]
@@ -446,18 +495,29 @@ def _find(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -
 
 
 @inlined
-def _find_soon(entries: NDArray[Any], start: U64, stop: U64, rest: U64, shift: U64) -> tuple[U64, U64, U64]:
-    """As :func:`_find`, without a branch for small buckets.
+def _find_soon(
+    entries: NDArray[Any], start: U64, stop: U64, rest: U64, rest_bits: U64, shift: U64, is_deep: bool
+) -> tuple[U64, U64, U64]:
+    """As :func:`_find`, without a branch where ``rest``, or the gap that it would stand in, is where it should be.
 
     Returns:
         A legal place, whether ``rest`` stands there (1, else 0), and the entries compared.
     """
-    if stop - start <= _LANES and start + _LANES <= np.uint64(entries.size):
-        equal = equal_entries(entries, start, shift, rest) & ((_ONE << (stop - start)) - _ONE)
-        return start + (lowest_bit(equal) & (_LANES - _ONE)), np.uint64(equal != _ZERO), stop - start
+    at = _window(start, stop, rest, rest_bits, is_deep)
+    if at + _LANES <= np.uint64(entries.size):
+        size = min(stop - at, _LANES)
+        equal = equal_entries(entries, at, shift, rest) & ((_ONE << size) - _ONE)
+        if equal != _ZERO or stop - start <= _LANES or _brackets(entries, at, rest, shift):
+            return at + (lowest_bit(equal) & (_LANES - _ONE)), np.uint64(equal != _ZERO), size
     at, work = _find(entries, start, stop, rest, shift)
     found = at != _NOWHERE
     return at if found else _ZERO, np.uint64(found), work
+
+
+@inlined
+def _brackets(entries: NDArray[Any], at: U64, rest: U64, shift: U64) -> bool:
+    """Whether ``rest`` lies between the first and the last of eight sorted entries, so that it can be nowhere else."""
+    return (np.uint64(entries[at]) >> shift < rest) & (np.uint64(entries[at + (_LANES - _ONE)]) >> shift > rest)
 
 
 @inlined
