@@ -150,6 +150,35 @@ def test_the_narrow_layout_decides_like_the_wide_one(bits: tuple[int, int]) -> N
     assert_as_reference(index, Reference(cids, spots, 25), *reads_of(rng, cids, 25, 4000))
 
 
+@pytest.mark.parametrize("length, bits", [(25, 8), (25, 4), (8, 6), (8, 4), (32, 8)])
+@pytest.mark.parametrize("is_even", [True, False])
+def test_deep_buckets_are_searched_like_shallow_ones(length: int, bits: int, is_even: bool) -> None:
+    rng = np.random.default_rng(4)
+    cids = random_keys(rng, 3000, length)
+    if not is_even:  # what stands where it should not be: half of the barcodes have the same last bases
+        cids[::2] &= (np.uint64(1) << np.uint64(2 * length - 6)) - np.uint64(1)
+    cids = np.unique(np.concatenate([cids, substituted(rng, cids, length), cids[:50]]))
+    spots = rng.permutation(cids.size).astype(np.uint32)
+    index = BarcodeIndex.build(cids, spots, length, a_bits=bits, b_bits=bits)
+    assert cids.size >> bits >= 8
+    assert_as_reference(index, Reference(cids, spots, length), *reads_of(rng, cids, length, 4000))
+
+
+def test_deep_buckets_of_narrow_entries_are_searched_like_shallow_ones() -> None:
+    rng = np.random.default_rng(6)
+    cids = random_keys(rng, 10 << 16, 25)
+    spots = rng.permutation(cids.size).astype(np.uint32)
+    deep = BarcodeIndex.build(cids, spots, 25, a_bits=16, b_bits=18)
+    shallow = BarcodeIndex.build(cids, spots, 25)
+    assert deep.a_spots.size == 0
+    assert shallow.a_bits > 16
+    reads = reads_of(rng, cids, 25, 50_000)
+    for max_mismatch in (0, 1):
+        found, wanted = find(deep, *reads, max_mismatch=max_mismatch), find(shallow, *reads, max_mismatch=max_mismatch)
+        assert np.array_equal(found[0], wanted[0])
+        assert np.array_equal(found[1], wanted[1])
+
+
 def test_a_batch_of_many_pieces_is_decided_read_by_read() -> None:
     rng = np.random.default_rng(8)
     cids = random_keys(rng, 20_000, 25)
