@@ -1,4 +1,4 @@
-"""What `./run` shows: an instrument images a tissue and sequences it, and picture, mask and map tell of the same one."""
+"""What `./run` shows: an instrument images a tissue and sequences it; picture, mask and map tell of the same one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from tests.acceptance.conftest import Cartoseq
 
 import cartoseq as library
 from cartoseq.simulators.experiment import cells_um
-from tests.acceptance.conftest import Cartoseq
 
 READS = 30_000
 
@@ -62,7 +62,9 @@ def test_the_camera_sees_the_tissue_that_is_sequenced(demonstration: tuple[Path,
     assert mask.mean() < 0.85
 
 
-def test_where_cells_lie_is_known_of_simulated_experiments_only(demonstration: tuple[Path, str], tmp_path: Path) -> None:
+def test_where_cells_lie_is_known_of_simulated_experiments_only(
+    demonstration: tuple[Path, str], tmp_path: Path
+) -> None:
     folder, _ = demonstration
     cells = cells_um(folder / "simulated")
     assert cells is not None

@@ -150,7 +150,7 @@ def test_the_narrow_layout_decides_like_the_wide_one(bits: tuple[int, int]) -> N
     assert_as_reference(index, Reference(cids, spots, 25), *reads_of(rng, cids, 25, 4000))
 
 
-@pytest.mark.parametrize("length, bits", [(25, 8), (25, 4), (8, 6), (8, 4), (32, 8)])
+@pytest.mark.parametrize(("length", "bits"), [(25, 8), (25, 4), (8, 6), (8, 4), (32, 8)])
 @pytest.mark.parametrize("is_even", [True, False])
 def test_deep_buckets_are_searched_like_shallow_ones(length: int, bits: int, is_even: bool) -> None:
     rng = np.random.default_rng(4)
