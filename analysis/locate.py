@@ -198,7 +198,7 @@ def _prefetch_bucket(offsets: NDArray[np.uint32], entries: NDArray[Any], bucket:
 
 
 @inlined
-def _is_deep(entries: NDArray[Any], bits: U64) -> bool:
+def _is_deep(entries: NDArray[Any], bits: U64) -> Any:
     """Whether most buckets of a table have more entries than are compared at once."""
     return np.uint64(entries.size) >> bits >= _LANES
 
@@ -515,7 +515,7 @@ def _find_soon(
 
 
 @inlined
-def _brackets(entries: NDArray[Any], at: U64, rest: U64, shift: U64) -> bool:
+def _brackets(entries: NDArray[Any], at: U64, rest: U64, shift: U64) -> Any:
     """Whether ``rest`` lies between the first and the last of eight sorted entries, so that it can be nowhere else."""
     return (np.uint64(entries[at]) >> shift < rest) & (np.uint64(entries[at + (_LANES - _ONE)]) >> shift > rest)
 

@@ -26,7 +26,7 @@ import enum
 import errno
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from cartoseq.controller.actions import (
     Action,
@@ -44,10 +44,11 @@ from cartoseq.controller.actions import (
     Stable,
     Target,
 )
-from cartoseq.controller.bench import SAFE_DEADLINE_S, Bench
+from cartoseq.controller.bench import Bench
 from cartoseq.controller.ledger import Ledger
 from cartoseq.controller.plan import Plan, PlannedStep
 from cartoseq.controller.runjournal import RunJournal
+from cartoseq.controller.strokes import VOLUME_TOLERANCE_UL, Strokes
 from cartoseq.drivers.capabilities import Device
 from cartoseq.drivers.errors import (
     DeviceError,
@@ -61,12 +62,6 @@ from cartoseq.drivers.errors import (
     Stopped,
 )
 from cartoseq.streaming.errors import RunError
-
-#: Plunger readings may be off by a step or so.
-VOLUME_TOLERANCE_UL: Final = 0.5
-#: Longer than a step of the slowest plunger takes.
-_REST_POLL_S: Final = 1.0
-_REST_LIMIT_S: Final = 600.0
 
 
 class State(enum.Enum):
@@ -200,6 +195,7 @@ class Engine:
         self.target_c: float | None = None
         """What the flow cell is regulated to; nothing where it is not."""
         self.ledger = Ledger.of(journal.events)
+        self._strokes = Strokes(bench, journal, self.ledger)
         self._current: PlannedStep | None = None
         self._action: asyncio.Task[None] | None = None
         self._holds: dict[str, str] = {}
@@ -212,8 +208,6 @@ class Engine:
         self._failed: dict[str, _Failure] = {}
         self._resumes = 0
         self._resumed: _Open | None = None
-        self._pump_in_doubt = False
-        self._open_stroke: _Stroke | None = None
         self._safing: asyncio.Task[dict[str, str]] | None = None
 
     # ------------------------------------------------------------------------------------------------------- commands
@@ -316,7 +310,8 @@ class Engine:
             await asyncio.wait([self._safing])
         failures = await self.bench.make_safe()
         self.message = ended.text
-        await self._settle_at_the_end(failures)
+        if unknown := await self._strokes.settle_at_the_end(failures):
+            self.message = f"{self.message} {unknown}".strip()
         self.reason = ended.reason
         self.state = State.ENDED
         self._holds.clear()
@@ -442,7 +437,7 @@ class Engine:
         await self.bench.reopen(device)
         self.journal.note("opened again", device=device.name)
         if device is self.bench.pump:
-            self._pump_in_doubt = True
+            self._strokes.is_in_doubt = True
 
     # -------------------------------------------------------------------------------------------------------- actions
 
@@ -459,7 +454,7 @@ class Engine:
                 assert bench.valve is not None
                 await bench.valve.select(port)
             case Draw() | Push():
-                await self._stroke(step, step.action)
+                await self._strokes.do(step.number, step.action)
             case Settle(duration_s=duration_s):
                 await asyncio.sleep(duration_s)
             case Incubation():
@@ -519,96 +514,6 @@ class Engine:
         lasted_s = loop.time() - begin_s
         if lasted_s > action.most_s:
             self.journal.note("overrun", step=step.number, planned_s=action.duration_s, lasted_s=round(lasted_s, 1))
-
-    # ---------------------------------------------------------------------------------------------------------- fluid
-
-    async def _stroke(self, step: PlannedStep, action: Draw | Push) -> None:
-        """One stroke of the pump, or what is left of it; what it delivered is in the ledger whatever happens."""
-        pump = self.bench.pump
-        assert pump is not None
-        way = "draw" if isinstance(action, Draw) else action.to
-        if self._pump_in_doubt:
-            await self._initialize_pump("its last stroke failed")
-        left_ul = action.volume_ul - self.ledger.delivered_ul.get(step.number, 0.0)
-        if way != "draw":
-            # After a fault, what the pump held went to waste with its initialisation.
-            left_ul = min(left_ul, self.ledger.held_ul)
-        if left_ul <= VOLUME_TOLERANCE_UL:
-            return
-        from_ul = await pump.plunger_ul()
-        self.journal.note("stroke", step=step.number, way=way, from_ul=round(from_ul, 3), volume_ul=round(left_ul, 3))
-        reagent = action.reagent if isinstance(action, Draw) else ""
-        self._open_stroke = _Stroke(step.number, way, reagent, from_ul, left_ul)
-        port = self.bench.waste_port if way == "waste" else self.bench.flow_cell_port
-        stroke = pump.aspirate if way == "draw" else pump.dispense
-        try:
-            await stroke(left_ul, port, action.flow_ul_per_s)
-        except BaseException:
-            # Broken off or failed: once at rest, the plunger tells how far it came. If it cannot be asked now, the
-            # stroke stays open until it can.
-            self._pump_in_doubt = True
-            await self._try_to_settle()
-            raise
-        self._open_stroke = None
-        self._account(step.number, way, reagent, left_ul)
-
-    async def _settle(self, *, at_rest: bool = False) -> float:
-        """Account for the stroke that is open by where the plunger is; return how much of it was moved.
-
-        Args:
-            at_rest: Whether the plunger is known to be at rest.
-
-        Raises:
-            DeviceError: the pump cannot be asked; the stroke stays open.
-        """
-        stroke, pump = self._open_stroke, self.bench.pump
-        if stroke is None:
-            return 0.0
-        assert pump is not None
-        plunger_ul = await pump.plunger_ul() if at_rest else await self._plunger_at_rest()
-        moved_ul = (plunger_ul - stroke.from_ul) * (1 if stroke.way == "draw" else -1)
-        moved_ul = min(stroke.volume_ul, max(0.0, moved_ul))
-        self._open_stroke = None
-        self._account(stroke.step, stroke.way, stroke.reagent, moved_ul)
-        return moved_ul
-
-    async def _try_to_settle(self) -> None:
-        """Stop the plunger and account for its stroke, if the pump answers in time."""
-        pump = self.bench.pump
-        assert pump is not None
-        stopped = False
-        try:
-            with contextlib.suppress(DeviceError, TimeoutError):
-                async with asyncio.timeout(SAFE_DEADLINE_S):
-                    await pump.stop()
-                    stopped = True
-            with contextlib.suppress(DeviceError, TimeoutError):
-                async with asyncio.timeout(SAFE_DEADLINE_S):
-                    await self._settle(at_rest=stopped)
-        except OSError as error:
-            self.message = f"the ledger could not be written: {error.strerror}"
-
-    async def _settle_at_the_end(self, failures: dict[str, str]) -> None:
-        """Account for a stroke that is still open, or say that it cannot be."""
-        pump = self.bench.pump
-        if self._open_stroke is None or pump is None:
-            return
-        try:
-            with contextlib.suppress(DeviceError, TimeoutError):
-                async with asyncio.timeout(SAFE_DEADLINE_S):
-                    await self._settle(at_rest=pump.name not in failures)
-        except OSError:
-            return  # the stroke is open in the journal as well
-        if (stroke := self._open_stroke) is not None:
-            text = f"how much of a stroke of {stroke.volume_ul:.1f} ul ({stroke.way}) was moved is not known"
-            self.message = f"{self.message} {text}".strip()
-            self._try_to_note(
-                "not accounted for", step=stroke.step, way=stroke.way, volume_ul=round(stroke.volume_ul, 3)
-            )
-
-    def _account(self, step: int, way: str, reagent: str, volume_ul: float) -> None:
-        self.ledger.add(step, way, volume_ul, reagent)
-        self.journal.note("delivered", step=step, way=way, reagent=reagent, volume_ul=round(volume_ul, 3))
 
     # -------------------------------------------------------------------------------------------------- holds and ends
 
@@ -724,7 +629,7 @@ class Engine:
         if not steps_begun:
             self.journal.note("started", recipe=self.plan.name, steps=len(self.plan.steps))
             if self.bench.pump is not None:
-                await self._initialize_pump("before the first step")
+                await self._strokes.initialize("before the first step")
             return 0
         done = [event["step"] for event in events if event["event"] == "done"]
         first = max(done, default=0)
@@ -735,53 +640,22 @@ class Engine:
             await self._settle_last_stroke(self.plan.steps[first], opened.stroke)
         if self.bench.pump is not None:
             # Nobody watched the plunger meanwhile: what it holds goes to waste, by the ledger as well.
-            await self._plunger_at_rest()
-            await self._initialize_pump("nobody watched it for a while")
+            await self._strokes.come_to_rest()
+            await self._strokes.initialize("nobody watched it for a while")
         await self._restore(first)
         return first
 
     async def _settle_last_stroke(self, step: PlannedStep, noted: dict[str, Any]) -> None:
         """A stroke was under way when the engine died; the pump may have finished it. Ask it."""
         assert isinstance(step.action, Draw | Push)
-        reagent = step.action.reagent if isinstance(step.action, Draw) else ""
         volume_ul = float(noted["volume_ul"])
-        self._open_stroke = _Stroke(step.number, noted["way"], reagent, float(noted["from_ul"]), volume_ul)
-        moved_ul = await self._settle()
+        moved_ul = await self._strokes.settle_noted(step.number, step.action, float(noted["from_ul"]), volume_ul)
         if volume_ul - moved_ul > VOLUME_TOLERANCE_UL:
             self._hold(
                 "operator",
                 f"a stroke was cut short: {moved_ul:.1f} of {volume_ul:.1f} ul were moved; "
                 f"resume moves the other {volume_ul - moved_ul:.1f} ul",
             )
-
-    async def _plunger_at_rest(self) -> float:
-        """Where the plunger is, once it does not move any more."""
-        pump = self.bench.pump
-        assert pump is not None
-        loop = asyncio.get_running_loop()
-        limit_s = loop.time() + _REST_LIMIT_S
-        before = await pump.plunger_ul()
-        while True:
-            await asyncio.sleep(_REST_POLL_S)
-            now = await pump.plunger_ul()
-            if now == before or loop.time() > limit_s:
-                return now
-            before = now
-
-    async def _initialize_pump(self, why: str) -> None:
-        pump = self.bench.pump
-        assert pump is not None
-        await self._settle()
-        self.journal.note("initialize", device=pump.name, why=why)
-        self._pump_in_doubt = True
-        held_ul = self.ledger.held_ul
-        if held_ul > 0:
-            # A stroke to waste: if it fails on its way, the plunger tells what went.
-            self._open_stroke = _Stroke(0, "waste", "", await pump.plunger_ul(), held_ul)
-        await pump.initialize()
-        self._pump_in_doubt, self._open_stroke = False, None
-        if held_ul > 0:
-            self._account(0, "waste", "", held_ul)
 
     async def _restore(self, done: int) -> None:
         """Bring valve, temperature and lights to where the steps that are done left them."""
@@ -812,17 +686,6 @@ class _Failure:
     line_failed: bool = False
     has_fault: bool = False
     lost_place: bool = False
-
-
-@dataclass(frozen=True)
-class _Stroke:
-    """A stroke that was begun and is not accounted for; step 0 is an initialisation."""
-
-    step: int
-    way: str
-    reagent: str
-    from_ul: float
-    volume_ul: float
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The instrument: which devices there are, on which lines, and what each is for, as data.
 
 An instrument is one TOML file (docs/instrument.md). `build_bench` makes its drivers, and `facts_of` tells the compiler
-of recipes what they can do; neither opens anything. What one device's table says is in `controller.devicetables`.
+of recipes what they can do; neither opens anything. What one device's table says is in `controller.devices`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,10 @@ from pydantic import (
 )
 
 from cartoseq.controller.bench import Bench
-from cartoseq.controller.devicetables import (
-    DRIVERS,
-    MICRO_MANAGER,
-    AnyDevice,
-    CavroPumpTable,
-    Name,
-    Number,
-    Plug,
-    Positive,
-    Role,
-)
+from cartoseq.controller.devices.catalog import DRIVERS, AnyDevice
+from cartoseq.controller.devices.fluidics import CavroPumpTable
+from cartoseq.controller.devices.micromanager import MICRO_MANAGER
+from cartoseq.controller.devices.tables import Name, Number, Plug, Positive, Role
 from cartoseq.controller.plan import Facts
 from cartoseq.controller.settingsfile import (
     FileKind,

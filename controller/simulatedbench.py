@@ -19,24 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.controller.bench import Bench
-from cartoseq.controller.devicetables import (
-    Arm9TemperatureTable,
-    AsiFocusTable,
-    AsiStageTable,
-    CavroPumpTable,
-    CoboltTable,
-    DeviceTable,
-    MeerstetterTable,
+from cartoseq.controller.devices.fluidics import CavroPumpTable, ViciValveTable
+from cartoseq.controller.devices.heat import Arm9TemperatureTable, MeerstetterTable
+from cartoseq.controller.devices.light import CoboltTable, ObisTable, SmdTable
+from cartoseq.controller.devices.micromanager import (
     MicroManagerCameraTable,
     MicroManagerFocusTable,
     MicroManagerStageTable,
-    ObisTable,
+)
+from cartoseq.controller.devices.motion import (
+    AsiFocusTable,
+    AsiStageTable,
     PriorFocusTable,
     PriorStageTable,
-    SmdTable,
-    ViciValveTable,
     ZaberStageTable,
 )
+from cartoseq.controller.devices.tables import DeviceTable
 from cartoseq.controller.instrument import Instrument, Line, bench_of, build_devices
 from cartoseq.controller.recipe import Recipe
 from cartoseq.controller.simulatedcamera import SimulatedCamera

@@ -8,15 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from cartoseq.controller.devicetables import (
-    DRIVERS,
-    MDriveTable,
-    Place,
-    Travel,
-    TriggerTable,
-    VixTable,
-    ZaberAxisTable,
-)
+from cartoseq.controller.devices.catalog import DRIVERS
+from cartoseq.controller.devices.micromanager import TriggerTable
+from cartoseq.controller.devices.motion import MDriveTable, Place, VixTable, ZaberAxisTable
+from cartoseq.controller.devices.tables import Travel
 from cartoseq.controller.instrument import (
     Estimates,
     Fluidics,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cartoseq.controller.devicetables import DRIVERS, MicroManagerCameraTable
+from cartoseq.controller.devices.catalog import DRIVERS
+from cartoseq.controller.devices.micromanager import MicroManagerCameraTable
 from cartoseq.controller.engine import EndReason, Engine
 from cartoseq.controller.instrument import Instrument, facts_of, load_instrument, parse_instrument
 from cartoseq.controller.ledger import Ledger
