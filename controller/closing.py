@@ -50,6 +50,10 @@ def where_lines(run: RunFolder) -> list[str]:
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     rows = [("maps", str(run.maps))]
     rows += [("picture", str(picture)) for picture in sorted(run.exports.glob("*.png"))]
+    if run.tissue.is_dir():
+        from cartoseq.analysis.tissueimages import PICTURE
+
+        rows += [("tissue", str(path)) for path in [run.tissue / PICTURE] if path.exists()]
     rows += [("report", str(run.report))]
     todo = [
         ("look at it", f"{opener} {shlex.quote(str(run.report))}"),

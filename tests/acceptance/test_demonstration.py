@@ -30,7 +30,7 @@ def test_it_leaves_pictures_maps_and_a_report_and_says_where(demonstration: tupl
     run = folder / "run"
     for name in ("images/tissue/registered.ome.tif", "images/tissue/mask.tif", "maps.h5", "report.html", "recipe.toml"):
         assert (run / name).stat().st_size > 0
-    for name in ("maps.h5", "report.html"):
+    for name in ("images/tissue/registered.ome.tif", "maps.h5", "report.html"):
         assert str(run / name) in said
     assert "Every device is safe." in said
     events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
