@@ -89,7 +89,7 @@ async def _do(plan: Plan, recipe: Recipe, simulated: SimulatedInstrument, folder
     bench = bench_of(simulated.instrument, drivers)
     await bench.open()
     await asyncio.sleep(ON_SINCE_S)
-    await _make_ready(simulated.instrument, bench)
+    await make_ready(simulated.instrument, bench)
     journal = _Notes(folder / "journal", loop.time)
     engine = Engine(plan, bench, journal, imager=imager_of(simulated.instrument, recipe.chip, bench, folder))
     journal.heard = lambda: _attend(engine)
@@ -156,8 +156,16 @@ class _Chart:
         return grey.astype(np.uint8) if self.bit_depth <= 8 else grey.astype(np.uint16)
 
 
-async def _make_ready(instrument: Instrument, bench: Bench) -> None:
-    """Do what an operator does before a run: home what must be homed after power-on, and go to where the chip lies."""
+async def make_ready(instrument: Instrument, bench: Bench) -> None:
+    """Do what an operator does before a run: home what must be homed after power-on, and go to where the chip lies.
+
+    Args:
+        instrument: Tells where the chip lies.
+        bench: Its devices, opened; simulated ones, since nobody looks whether something is in their way.
+
+    Raises:
+        DeviceError: a device fails.
+    """
     if (imaging := instrument.imaging) is None or bench.stage is None:
         return
     if (focus := bench.focus) is not None and hasattr(focus, "home"):

@@ -273,6 +273,10 @@ class _Work:
                 simulated=self._simulation is not None,
                 devices={name: asdict(identity) for name, identity in identities.items()},
             )
+            if self._simulation is not None:
+                from cartoseq.controller.dryrun import make_ready
+
+                await make_ready(self._instrument, bench)
             for name, identity in identities.items():
                 if identity.notice and self._simulation is None:
                     self._screen.say(f"{name}: {identity.notice}")

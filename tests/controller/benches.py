@@ -120,3 +120,18 @@ def hiseq_world() -> Lines:
     commands, answers = lines.hosts["/dev/ttyUSB9"], lines.hosts["/dev/ttyUSB10"]
     commands.siblings.append(answers)
     return lines
+
+
+def with_zaber_stage(text: str) -> str:
+    """An instrument file whose stage and focus axis are Zaber's, which must be homed after power-on."""
+    stage = """[device.stage]
+driver = "zaber_stage"
+line = "stage"
+x = { device = 1, axis = 1, microstep_um = 0.15625, limits_um = [0, 100_000] }
+y = { device = 1, axis = 2, microstep_um = 0.15625, limits_um = [0, 75_000] }
+[device.focus]
+driver = "zaber_focus"
+line = "stage"
+axis = { device = 2, axis = 1, microstep_um = 0.05, limits_um = [0, 20_000] }
+"""
+    return text[: text.index("[device.stage]")] + stage + text[text.index("[device.obis]") :]

@@ -13,7 +13,7 @@ from cartoseq.controller.instrument import Instrument, facts_of, load_instrument
 from cartoseq.controller.plan import Plan, compile_recipe
 from cartoseq.controller.recipe import parse_recipe
 
-from .benches import BENCH, HISEQ, INSTRUMENTS, PROJECT
+from .benches import BENCH, HISEQ, INSTRUMENTS, PROJECT, with_zaber_stage
 
 RECIPES = [*sorted((PROJECT / "recipes").glob("*.toml")), PROJECT / "controller" / "demonstration" / "recipe.toml"]
 
@@ -111,20 +111,5 @@ def test_a_fault_ends_it_with_the_reason() -> None:
 
 
 def test_stages_that_must_be_homed_are_homed_before() -> None:
-    stage = BENCH.index("[device.stage]")
-    text = (
-        BENCH[:stage]
-        + """[device.stage]
-driver = "zaber_stage"
-line = "stage"
-x = { device = 1, axis = 1, microstep_um = 0.15625, limits_um = [0, 100_000] }
-y = { device = 1, axis = 2, microstep_um = 0.15625, limits_um = [0, 75_000] }
-[device.focus]
-driver = "zaber_focus"
-line = "stage"
-axis = { device = 2, axis = 1, microstep_um = 0.05, limits_um = [0, 20_000] }
-"""
-        + BENCH[BENCH.index("[device.obis]") :]
-    )
-    _, done = dry(SHORT, parse_instrument(text))
+    _, done = dry(SHORT, parse_instrument(with_zaber_stage(BENCH)))
     assert done.completed, done.message

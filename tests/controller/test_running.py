@@ -19,7 +19,7 @@ from cartoseq.controller.running import EndedEarly, Simulation, order, run_recip
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.streaming.errors import InputError, RunError
 
-from .benches import PROJECT
+from .benches import PROJECT, with_zaber_stage
 
 INSTRUMENT = PROJECT / "controller" / "demonstration" / "instrument.toml"
 HEAD = """\
@@ -130,6 +130,14 @@ def test_a_run_leaves_its_recipe_its_instrument_its_journal_and_its_pictures(rec
     assert said["state"] == "no program does this run now"
     assert said["ended"] == "completed"
     assert said["done"].endswith("actions of two flows and a picture")
+
+
+def test_a_simulated_stage_that_must_be_homed_keeps_nobody_waiting(recipe: Path, tmp_path: Path) -> None:
+    instrument = tmp_path / "instrument.toml"
+    instrument.write_text(with_zaber_stage(INSTRUMENT.read_text()))
+    run_recipe(recipe, instrument, tmp_path / "RUN", simulation=Simulation(), screen=Quiet())
+    assert events(tmp_path / "RUN", "fault") == []
+    assert events(tmp_path / "RUN", "ended")[0]["reason"] == EndReason.COMPLETED.value
 
 
 def test_a_folder_with_another_run_in_it_is_refused_and_a_done_run_is_not_done_again(
