@@ -32,6 +32,8 @@ def box(serve: Callable[[Any], Any]) -> Iterator[Any]:
     host = serve(lambda: PtyHost(sim, speed=100.0))
     client = tec.MeerstetterTEC()
     client.connect_serial_port(port=host.path)
+    # It begins with a random number and counts on above 65,535, where its frames become one digit too long.
+    client.mecom_basic_cmd.mequery_set.sequence_number = 0
     yield client
     client.tear()
 
