@@ -190,11 +190,10 @@ def _locate(
 
 
 @inlined
-def _prefetch_bucket(offsets: NDArray[np.uint32], entries: NDArray[Any], bucket: U64) -> None:
-    """Ask for the lines of the eight entries from a bucket's first on, which are compared at once."""
-    start = np.uint64(offsets[bucket])
-    prefetch(entries, start)
-    prefetch(entries, start + (_LANES - _ONE))
+def _prefetch_eight(entries: NDArray[Any], at: U64) -> None:
+    """Ask for the lines of eight entries, which are compared at once."""
+    prefetch(entries, at)
+    prefetch(entries, at + (_LANES - _ONE))
 
 
 @inlined
@@ -221,9 +220,8 @@ def _prefetch_window(
     """Ask for the lines of table A that :func:`_find_soon` compares first."""
     bucket = cid & ((_ONE << bits) - _ONE)
     start = np.uint64(offsets[bucket])
-    at = _window(start, np.uint64(offsets[bucket + _ONE]), cid >> bits, key_bits - bits, is_deep)
-    prefetch(entries, at)
-    prefetch(entries, at + (_LANES - _ONE))
+    stop = np.uint64(offsets[bucket + _ONE])
+    _prefetch_eight(entries, _window(start, stop, cid >> bits, key_bits - bits, is_deep))
 
 
 @inlined
@@ -324,11 +322,11 @@ def _correct(
     for ahead in range(min(_TWO * _AHEAD, failed)):
         prefetch(b_offsets, cids[pending[ahead]] >> low_bits)
     for ahead in range(min(_AHEAD, failed)):
-        _prefetch_bucket(b_offsets, b_entries, cids[pending[ahead]] >> low_bits)
+        _prefetch_eight(b_entries, np.uint64(b_offsets[cids[pending[ahead]] >> low_bits]))
     for k in range(failed):
         prefetch(b_offsets, cids[pending[min(k + _TWO * _AHEAD, last)]] >> low_bits)
         soon = cids[pending[min(k + _AHEAD, last)]]
-        _prefetch_bucket(b_offsets, b_entries, soon >> low_bits)
+        _prefetch_eight(b_entries, np.uint64(b_offsets[soon >> low_bits]))
         if is_deep:
             _prefetch_rest(a_offsets, a_entries, soon & a_mask)
         read = pending[k]

@@ -53,7 +53,8 @@ def where_lines(run: RunFolder) -> list[str]:
     if run.tissue.is_dir():
         from cartoseq.analysis.tissueimages import PICTURE
 
-        rows += [("tissue", str(path)) for path in [run.tissue / PICTURE] if path.exists()]
+        if (picture := run.tissue / PICTURE).exists():
+            rows.append(("tissue", str(picture)))
     rows += [("report", str(run.report))]
     todo = [
         ("look at it", f"{opener} {shlex.quote(str(run.report))}"),

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -83,12 +83,10 @@ class Simulation:
     Attributes:
         speed: Simulated seconds per second of the wall's clock.
         seed: Of all noise.
-        nuclei_um: Where the nuclei lie on the chip, shape (n, 2); scattered all over it if not given.
     """
 
     speed: float = math.inf
     seed: int = 0
-    nuclei_um: NDArray[np.float64] | None = None
 
 
 def run_recipe(
@@ -137,11 +135,12 @@ def run_recipe(
         if _completed(run):
             screen.say(f"{folder}: its recipe was done to the end.")
         else:
+            nuclei_um = None
             if simulation is not None and experiment_path is not None:
                 from cartoseq.simulators.experiment import cells_um
 
-                simulation = replace(simulation, nuclei_um=cells_um(experiment_path.parent))
-            work = _Work(run, plan, recipe, instrument, simulation, screen)
+                nuclei_um = cells_um(experiment_path.parent)
+            work = _Work(run, plan, recipe, instrument, simulation, nuclei_um, screen)
             again = _command_again(recipe_path, instrument_path, folder, experiment_path, simulation)
             engine = work.do()
             register_imaged(run, screen.say)
@@ -243,6 +242,7 @@ class _Work:
         recipe: Recipe,
         instrument: Instrument,
         simulation: Simulation | None,
+        nuclei_um: NDArray[np.float64] | None,
         screen: Screen,
     ) -> None:
         self._run = run
@@ -250,6 +250,7 @@ class _Work:
         self._recipe = recipe
         self._instrument = instrument
         self._simulation = simulation
+        self._nuclei_um = nuclei_um
         self._screen = screen
         self._asked_to_stop = False
 
@@ -277,9 +278,10 @@ class _Work:
                 from cartoseq.controller.dryrun import make_ready
 
                 await make_ready(self._instrument, bench)
-            for name, identity in identities.items():
-                if identity.notice and self._simulation is None:
-                    self._screen.say(f"{name}: {identity.notice}")
+            else:
+                for name, identity in identities.items():
+                    if identity.notice:
+                        self._screen.say(f"{name}: {identity.notice}")
             camera = identities.get(bench.camera.name) if bench.camera else None
             imager = imager_of(self._instrument, self._recipe.chip, bench, self._run.images, camera)
             engine = Engine(self._plan, bench, journal, imager=imager)
@@ -314,7 +316,7 @@ class _Work:
         from cartoseq.controller.simulatedbench import simulate_instrument
 
         simulated = simulate_instrument(
-            self._instrument, self._recipe, seed=self._simulation.seed, nuclei_um=self._simulation.nuclei_um
+            self._instrument, self._recipe, seed=self._simulation.seed, nuclei_um=self._nuclei_um
         )
         return simulated.bench()
 

@@ -41,7 +41,7 @@ from cartoseq.controller.simulatedcamera import SimulatedCamera
 from cartoseq.drivers.capabilities import Device, Range
 from cartoseq.drivers.transport import Connect, Link, Receive
 from cartoseq.simulators.camera import CameraSim, Sight
-from cartoseq.simulators.chipimage import Scene, laid_pose, scattered_scene
+from cartoseq.simulators.chipimage import laid_pose, scattered_scene
 from cartoseq.simulators.devices.arm9chem import Arm9ChemSim
 from cartoseq.simulators.devices.asi import AsiSim
 from cartoseq.simulators.devices.cavro import CavroSim
@@ -165,7 +165,6 @@ def simulate_instrument(
     *,
     seed: int = 0,
     nuclei_um: NDArray[np.float64] | None = None,
-    scene: Scene | None = None,
 ) -> SimulatedInstrument:
     """Make a simulated instrument; to be used within an event loop, best one of virtual time (`simulators.clock`).
 
@@ -174,7 +173,6 @@ def simulate_instrument(
         recipe: Gives the bottles and the size of the chip; without it, every port has a bottle of its own.
         seed: Of all noise.
         nuclei_um: Where the nuclei lie on the chip, shape (n, 2); scattered all over it if not given.
-        scene: What lies on the stage; a chip with these nuclei if not given.
     """
     on_lines = _on_lines(instrument)
     world = make_world(_world_tables(on_lines, recipe))
@@ -200,7 +198,7 @@ def simulate_instrument(
             addresses[address] = name
         if len(ends) == 2:
             hosts[line].siblings.append(hosts[f"{line}.answers"])
-    cameras = _cameras(on_lines, instrument, recipe, made, scene, nuclei_um)
+    cameras = _cameras(on_lines, instrument, recipe, made, nuclei_um)
     return SimulatedInstrument(instrument, world, made.devices, lines, hosts, cameras, addresses, on_lines)
 
 
@@ -605,7 +603,6 @@ def _cameras(
     instrument: Instrument,
     recipe: Recipe | None,
     made: _Made,
-    scene: Scene | None,
     nuclei_um: NDArray[np.float64] | None,
 ) -> dict[str, CameraSim]:
     names = [name for name, table in instrument.device.items() if isinstance(table, MicroManagerCameraTable)]
@@ -619,25 +616,22 @@ def _cameras(
         x_um, y_um = (axis.position_um(now_s) for axis in stage) if len(stage) == 2 else (0.0, 0.0)
         return Sight(x_um, y_um, focus[0].position_um(now_s) if focus else 0.0)
 
-    if scene is None:
-        chip = recipe.chip if recipe is not None else None
-        # The recipe says how wide and high the chip is as it lies.
-        width_um, height_um = (chip.width_um, chip.height_um) if chip is not None else CHIP_UM
-        if imaging.chip_quarter_turns % 2:
-            width_um, height_um = height_um, width_um
-        corner_um = (imaging.chip_x_um + MISPLACED_UM[0], imaging.chip_y_um + MISPLACED_UM[1])
-        scene = scattered_scene(
-            width_um,
-            height_um,
-            seed=made.seed,
-            pitch_nm=chip.pitch_nm if chip is not None else 500,
-            nuclei_um=nuclei_um,
-            pose=laid_pose(
-                corner_um, TURNED_DEG, width_um, height_um, imaging.chip_mirrored, imaging.chip_quarter_turns
-            ),
-            focus_um=sight(0.0).z_um + FOCUS_ABOVE_UM,
-            tilt=TILT,
-        )
+    chip = recipe.chip if recipe is not None else None
+    # The recipe says how wide and high the chip is as it lies.
+    width_um, height_um = (chip.width_um, chip.height_um) if chip is not None else CHIP_UM
+    if imaging.chip_quarter_turns % 2:
+        width_um, height_um = height_um, width_um
+    corner_um = (imaging.chip_x_um + MISPLACED_UM[0], imaging.chip_y_um + MISPLACED_UM[1])
+    scene = scattered_scene(
+        width_um,
+        height_um,
+        seed=made.seed,
+        pitch_nm=chip.pitch_nm if chip is not None else 500,
+        nuclei_um=nuclei_um,
+        pose=laid_pose(corner_um, TURNED_DEG, width_um, height_um, imaging.chip_mirrored, imaging.chip_quarter_turns),
+        focus_um=sight(0.0).z_um + FOCUS_ABOVE_UM,
+        tilt=TILT,
+    )
     return {
         name: CameraSim(
             name,

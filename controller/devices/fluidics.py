@@ -8,13 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PlainValidator, StrictBool, StrictInt, StrictStr
 
-from cartoseq.controller.devices.tables import (
-    DeviceTable,
-    Name,
-    Positive,
-    Role,
-    Wire,
-)
+from cartoseq.controller.devices.tables import DeviceTable, Name, Positive, Role, Wire
 from cartoseq.controller.settingsfile import fault, shown
 from cartoseq.drivers.cavro import PORTS, CavroPump
 from cartoseq.drivers.cavrocodec import DialectName, Framing

@@ -7,14 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt
 
-from cartoseq.controller.devices.tables import (
-    DeviceTable,
-    Name,
-    Number,
-    Positive,
-    Role,
-    Wire,
-)
+from cartoseq.controller.devices.tables import DeviceTable, Name, Number, Positive, Role, Wire
 from cartoseq.drivers.arm9chem import Arm9Switch, Arm9Temperature, Part
 from cartoseq.drivers.meerstetter import MeerstetterTec
 

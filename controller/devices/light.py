@@ -7,14 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictInt
 
-from cartoseq.controller.devices.tables import (
-    DeviceTable,
-    Name,
-    NotNegative,
-    Positive,
-    Role,
-    Wire,
-)
+from cartoseq.controller.devices.tables import DeviceTable, Name, NotNegative, Positive, Role, Wire
 from cartoseq.drivers.cobolt import CoboltLaser
 from cartoseq.drivers.obis import ObisLaser
 from cartoseq.drivers.smdlaser import HIGHEST_MW, SmdLaser

@@ -5,16 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, Literal
 
-from cartoseq.controller.devices.tables import (
-    DeviceTable,
-    Name,
-    Number,
-    Parts,
-    PartTable,
-    Positive,
-    Role,
-    Travel,
-)
+from cartoseq.controller.devices.tables import DeviceTable, Name, Number, Parts, PartTable, Positive, Role, Travel
 from cartoseq.drivers.mmcamera import MicroManagerCamera, TriggerSetting
 from cartoseq.drivers.mmstage import MicroManagerFocus, MicroManagerStage
 

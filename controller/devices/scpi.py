@@ -7,14 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, StrictInt, StrictStr, model_validator
 
-from cartoseq.controller.devices.tables import (
-    DeviceTable,
-    Name,
-    Number,
-    Parts,
-    Role,
-    Wire,
-)
+from cartoseq.controller.devices.tables import DeviceTable, Name, Number, Parts, Role, Wire
 from cartoseq.controller.settingsfile import fault
 from cartoseq.drivers.pm100 import ThorlabsPowerMeter
 from cartoseq.drivers.pulsegenerator import PulseGenerator

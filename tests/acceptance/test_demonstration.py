@@ -9,10 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from tests.acceptance.conftest import Cartoseq
 
 import cartoseq as library
 from cartoseq.simulators.experiment import cells_um
+
+from .conftest import Cartoseq
 
 READS = 30_000
 
