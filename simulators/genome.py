@@ -28,6 +28,11 @@ SHARED_SEQUENCE: Final = 1
 OVERLAPPING: Final = 2
 GENE_CLASSES: Final = ("unique", "shared_sequence", "overlapping")
 
+#: Megabases of the human chromosomes 1 to 22 (GRCh38, rounded).
+HUMAN_MBP: Final = (
+    249, 242, 198, 190, 182, 171, 159, 145, 138, 134, 135, 133, 114, 107, 102, 90, 83, 80, 59, 64, 47, 51,
+)  # fmt: skip
+
 _CODE_OF_BYTE: Final = np.full(256, 4, dtype=np.uint8)
 for _code, _letters in enumerate(("Aa", "Cc", "Gg", "Tt")):
     for _letter in _letters:
@@ -92,7 +97,7 @@ class GenomeSettings:
 
     Attributes:
         bases: Total length.
-        contigs: Number of chromosomes, of decreasing length.
+        contigs: Number of chromosomes, of decreasing length; 22 have the proportions of a human's.
         genes: Number of genes.
         repeat_share: Share of the genome that is interspersed repeats.
         paralog_share: Share of the genes that belong to a family of 2 or 3 with 95-99 % identity.
@@ -130,6 +135,8 @@ def make_genome(settings: GenomeSettings, seed: int) -> Genome:
     """
     rng = np.random.default_rng([seed, 202])
     weights = np.linspace(1.6, 0.7, settings.contigs)
+    if settings.contigs == len(HUMAN_MBP):
+        weights = np.array(HUMAN_MBP, dtype=np.float64)
     lengths = np.floor(settings.bases * weights / weights.sum()).astype(np.int64)
     contents = [_isochores(rng, int(length)) for length in lengths]
     contigs = [_random_bases(rng, content) for content in contents]

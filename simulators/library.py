@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.simulators.chip import Chip
+from cartoseq.simulators.expression import Effects, draw_genes
 from cartoseq.simulators.genome import Genome
-from cartoseq.simulators.tissue import Tissue, draw_genes, land_molecules
+from cartoseq.simulators.tissue import Tissue, land_molecules
 
 #: Where a molecule's fragment comes from.
 EXONIC: Final = 0
@@ -234,6 +235,7 @@ def draw_molecules(
     tissue: Tissue,
     genome: Genome,
     templates: Templates,
+    effects: Effects,
     copies: NDArray[np.uint32],
     seed: int,
 ) -> Molecules:
@@ -244,7 +246,7 @@ def draw_molecules(
     """
     count = copies.size
     landings = land_molecules(tissue, chip.cids > 0, count, seed)
-    genes = draw_genes(tissue, landings.programmes, seed)
+    genes = draw_genes(tissue, effects, landings.cells, seed)
     rng = np.random.default_rng([seed, 707])
     bounds = np.cumsum([settings.exonic_share, settings.intronic_share, settings.antisense_share])
     origins = np.searchsorted(bounds, rng.random(count), side="right").astype(np.uint8)

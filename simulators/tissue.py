@@ -5,16 +5,21 @@ a core, and in the core a bright coiled band around a cavity, so that a map of m
 glance. Cells are laid by dart throwing (no two closer than their region allows). A molecule leaves its cell, moves by
 diffusion (Gaussian, a few micrometres), and is captured with an efficiency that varies smoothly over the chip; a share
 lands anywhere on the chip (ambient). Only positions that carry a barcode capture.
+
+A tumour may grow in it: territories of clones A and B (:mod:`cartoseq.simulators.clones`) as smooth blobs that care for
+no region, in which a cell is of the tumour with a probability (the purity) that varies smoothly from place to place.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.simulators.clones import CLONE_A, CLONE_B, CLONE_OF_GENOME, CLONES, MIRRORED_A, NORMAL
 from cartoseq.simulators.kernel import kernel
 
 T = TypeVar("T", bound=np.generic)
@@ -26,6 +31,10 @@ STREWN: Final = len(REGIONS)
 PROGRAMMES: Final = (*REGIONS, "strewn")
 _STREWN_SHARE: Final = 0.05
 _FINEST_STEPS: Final = 2048
+#: Standard deviation of the surroundings in which a cell feels tumour cells; on a small chip, a tenth of its side.
+DENSITY_UM: Final = 150.0
+#: Purity of a territory's places, as in solid tumours: mean 2/3.
+_PURITY_SHAPE: Final = (6.0, 3.0)
 #: Molecules of a cell relative to the others, and the least distance of cells in micrometres, by region.
 _BRIGHTNESS: Final = (0.0, 1.2, 0.8, 1.25, 0.45, 0.8, 1.9)
 _CELL_DISTANCE_UM: Final = (0.0, 7.0, 10.0, 8.0, 12.0, 11.0, 6.5)
@@ -42,6 +51,9 @@ class TissueSettings:
         capture_variation: Relative spread of the capture field.
         marker_share: Share of the genes that mark one programme.
         marker_fold: Median fold of a marker over the other programmes.
+        tumour_share: Share of the section's area that is territory of a clone; 0 for none.
+        clone_b_share: Share of that area that is clone B's.
+        mirrored_share: Share of clone A's area where its mirrored twin grows.
     """
 
     diffusion_um: float = 3.0
@@ -50,23 +62,41 @@ class TissueSettings:
     capture_variation: float = 0.15
     marker_share: float = 0.25
     marker_fold: float = 16.0
+    tumour_share: float = 0.0
+    clone_b_share: float = 0.45
+    mirrored_share: float = 0.2
 
     def __post_init__(self) -> None:
         if min(self.diffusion_um, self.cell_radius_um, self.capture_variation) < 0:
             raise ValueError("diffusion_um, cell_radius_um and capture_variation cannot be negative")
         if not 0 <= self.ambient_share < 1 or not 0 <= self.marker_share <= 1:
             raise ValueError(f"ambient_share {self.ambient_share}, marker_share {self.marker_share}: shares, 0 to 1")
+        for name in ("tumour_share", "clone_b_share", "mirrored_share"):
+            if not 0 <= getattr(self, name) <= 0.95:
+                raise ValueError(f"{name} {getattr(self, name)}: a share, 0 to 0.95")
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells: centre (x, y in spots, float64), region and programme (uint8), brightness (float64); shape (n,)."""
+    """The cells; every array has shape (n,).
+
+    Attributes:
+        x: Centre, in spots, float64.
+        y: See ``x``.
+        regions: Region, uint8.
+        programmes: Expression programme, uint8.
+        brightness: Molecules relative to other cells, float64.
+        genomes: ``NORMAL``, ``CLONE_A``, ``CLONE_B`` or ``MIRRORED_A`` of :mod:`cartoseq.simulators.clones`, uint8.
+        tumour_density: Share of tumour cells among the cells around, weighted by a Gaussian of ``DENSITY_UM``, float64.
+    """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
     regions: NDArray[np.uint8]
     programmes: NDArray[np.uint8]
     brightness: NDArray[np.float64]
+    genomes: NDArray[np.uint8]
+    tumour_density: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -94,11 +124,11 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Landings:
-    """Captured molecules: spot (x, y int32), programme of the cell they left (uint8), ambient or not; shape (n,)."""
+    """Captured molecules: spot (x, y int32), the cell that they left (int64), ambient or not; shape (n,)."""
 
     x: NDArray[np.int32]
     y: NDArray[np.int32]
-    programmes: NDArray[np.uint8]
+    cells: NDArray[np.int64]
     ambient: NDArray[np.bool_]
 
 
@@ -119,6 +149,8 @@ def make_tissue(
     capture = np.exp(settings.capture_variation * _smooth_field(rng, rows, columns, 5))
     capture = _spread((capture / capture.max()).astype(np.float32), step, height, width)
     cells = _lay_cells(rng, regions, spots_per_um)
+    if settings.tumour_share:
+        cells = _grow_tumour(settings, cells, regions[::step, ::step], step, spots_per_um, seed)
     expression, markers = _draw_expression(rng, settings, families)
     return Tissue(settings, regions, capture, cells, expression, markers, spots_per_um)
 
@@ -128,7 +160,7 @@ def _spread(drawn: NDArray[T], step: int, height: int, width: int) -> NDArray[T]
     return np.ascontiguousarray(drawn.repeat(step, axis=0)[:height].repeat(step, axis=1)[:, :width])
 
 
-def _smooth_field(rng: np.random.Generator, height: int, width: int, waves: int) -> NDArray[np.float64]:
+def _smooth_field(rng: np.random.Generator, height: int, width: int, waves: float) -> NDArray[np.float64]:
     """A smooth random field of mean 0 and spread 1, from cosines of at most ``waves`` periods a side."""
     rows, columns = np.arange(height) / height, np.arange(width) / width
     field = np.zeros((height, width))
@@ -189,7 +221,51 @@ def _lay_cells(rng: np.random.Generator, regions: NDArray[np.uint8], spots_per_u
     x, y, at = x[taken], y[taken], at[taken]
     strewn = rng.random(x.size) < _STREWN_SHARE
     brightness = np.array(_BRIGHTNESS)[at] * rng.lognormal(0.0, 0.35, x.size)
-    return Cells(x, y, at, np.where(strewn, STREWN, at).astype(np.uint8), brightness)
+    programmes = np.where(strewn, STREWN, at).astype(np.uint8)
+    return Cells(x, y, at, programmes, brightness, np.zeros(x.size, np.uint8), np.zeros(x.size))
+
+
+def _grow_tumour(
+    settings: TissueSettings,
+    cells: Cells,
+    regions: NDArray[np.uint8],
+    step: int,
+    spots_per_um: float,
+    seed: int,
+) -> Cells:
+    """Give the cells of territories their genome; ``regions`` is drawn in steps of so many spots."""
+    from scipy.ndimage import gaussian_filter
+    from scipy.special import ndtr
+    from scipy.stats import beta
+
+    rng = np.random.default_rng([seed, 1_414])
+    rows, columns = regions.shape
+    tissue = regions > 0
+
+    def highest(share: float, within: NDArray[np.bool_], waves: float) -> NDArray[np.bool_]:
+        field = _smooth_field(rng, rows, columns, waves)
+        return within & (field > np.quantile(field[within], 1.0 - share)) if within.any() else within
+
+    territory = highest(settings.tumour_share, tissue, 1.2)
+    in_b = highest(settings.clone_b_share, territory, 1.2)
+    mirrored = highest(settings.mirrored_share, territory & ~in_b, 1.2)
+    genomes = np.where(in_b, CLONE_B, np.where(mirrored, MIRRORED_A, CLONE_A)).astype(np.uint8)
+    field = _smooth_field(rng, rows, columns, 6)
+    purity = beta.ppf(ndtr(field), *_PURITY_SHAPE)
+    row, column = (axis.astype(np.int64) // step for axis in (cells.y, cells.x))
+    is_tumour = territory[row, column] & (rng.random(cells.x.size) < purity[row, column])
+    of_cell = np.where(is_tumour, genomes[row, column], NORMAL).astype(np.uint8)
+    # The share of tumour cells around: both kinds of cells, blurred alike on squares of 10 um.
+    side = 10.0 * spots_per_um
+    shape = (int(rows * step / side) + 1, int(columns * step / side) + 1)
+    at = ((cells.y / side).astype(np.int64), (cells.x / side).astype(np.int64))
+    sigma = min(DENSITY_UM / 10.0, max(shape) / 10.0)
+    sums = []
+    for weights in (is_tumour.astype(np.float64), np.ones(cells.x.size)):
+        image = np.zeros(shape)
+        np.add.at(image, at, weights)
+        sums.append(gaussian_filter(image, sigma)[at])
+    return dataclasses.replace(cells, genomes=of_cell, tumour_density=sums[0] / sums[1])
 
 
 @kernel
@@ -256,7 +332,7 @@ def gene_names(markers: NDArray[np.int64]) -> list[str]:
 
 
 def land_molecules(tissue: Tissue, carries: NDArray[np.bool_], count: int, seed: int) -> Landings:
-    """Draw ``count`` captured molecules; those that reach no barcode, or are not captured, are drawn again.
+    """Draw ``count`` captured molecules of RNA; those that reach no barcode, or are not captured, are drawn again.
 
     Args:
         tissue: The section.
@@ -267,39 +343,93 @@ def land_molecules(tissue: Tissue, carries: NDArray[np.bool_], count: int, seed:
     Raises:
         ValueError: the section has no cell on this chip (too small a chip).
     """
+    rng = np.random.default_rng([seed, 404])
+    settings = tissue.settings
+    reach_um = float(np.hypot(settings.diffusion_um, settings.cell_radius_um))
+    return land(rng, tissue, carries, tissue.cells.brightness, reach_um, settings.ambient_share, count)
+
+
+def land(
+    rng: np.random.Generator,
+    tissue: Tissue,
+    carries: NDArray[np.bool_],
+    weights: NDArray[np.float64],
+    reach_um: float,
+    ambient_share: float,
+    count: int,
+) -> Landings:
+    """Draw captured molecules.
+
+    Args:
+        rng: Random numbers.
+        tissue: The section.
+        carries: Which positions carry a barcode, shape (height, width).
+        weights: Molecules of each cell, relative to the others.
+        reach_um: Standard deviation of the way from the cell's centre, per axis.
+        ambient_share: Share of the molecules that land anywhere.
+        count: Molecules wanted.
+
+    Raises:
+        ValueError: the section has no cell on this chip (too small a chip).
+    """
     if not tissue.cells.x.size:
         raise ValueError(f"no cell fits on a chip of {carries.shape[1]} x {carries.shape[0]} spots: use a larger chip")
-    rng = np.random.default_rng([seed, 404])
     height, width = carries.shape
-    reach = np.hypot(tissue.settings.diffusion_um, tissue.settings.cell_radius_um) * tissue.spots_per_um
-    cumulated = np.cumsum(tissue.cells.brightness)
-    parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.uint8], NDArray[np.bool_]]] = []
+    reach = reach_um * tissue.spots_per_um
+    cumulated = np.cumsum(weights)
+    parts: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]] = []
     found = 0
     while found < count:
         batch = min(2 * (count - found) + 1000, 4_000_000)
         cell = np.searchsorted(cumulated, rng.random(batch) * cumulated[-1], side="right")
         x = np.floor(tissue.cells.x[cell] + rng.normal(0.0, reach, batch)).astype(np.int64)
         y = np.floor(tissue.cells.y[cell] + rng.normal(0.0, reach, batch)).astype(np.int64)
-        ambient = rng.random(batch) < tissue.settings.ambient_share
+        ambient = rng.random(batch) < ambient_share
         wanderers = int(np.count_nonzero(ambient))
         x[ambient], y[ambient] = rng.integers(0, width, wanderers), rng.integers(0, height, wanderers)
         on_chip = (x >= 0) & (x < width) & (y >= 0) & (y < height)
         x, y, cell, ambient = x[on_chip], y[on_chip], cell[on_chip], ambient[on_chip]
         caught = carries[y, x] & (rng.random(x.size, dtype=np.float32) < tissue.capture[y, x])
         keep = np.flatnonzero(caught)[: count - found]
-        programmes = tissue.cells.programmes[cell[keep]]
-        parts.append((x[keep].astype(np.int32), y[keep].astype(np.int32), programmes, ambient[keep]))
+        parts.append((x[keep].astype(np.int32), y[keep].astype(np.int32), cell[keep], ambient[keep]))
         found += keep.size
     return Landings(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def draw_genes(tissue: Tissue, programmes: NDArray[np.uint8], seed: int) -> NDArray[np.uint32]:
-    """A gene for each molecule from its cell's programme."""
-    rng = np.random.default_rng([seed, 505])
-    genes = np.zeros(programmes.size, dtype=np.uint32)
-    for programme in range(1, len(PROGRAMMES)):
-        members = np.flatnonzero(programmes == programme)
-        cumulated = np.cumsum(tissue.expression[programme])
-        drawn = np.searchsorted(cumulated, rng.random(members.size) * cumulated[-1], side="right")
-        genes[members] = drawn
-    return genes
+@dataclass(frozen=True)
+class TileTruth:
+    """What truly lies in square tiles, row by row; every array has shape (rows * columns,).
+
+    Attributes:
+        rows: Tiles along y.
+        columns: Tiles along x.
+        cells: Cells, int64.
+        tumour_share: Share of them that are of the tumour, NaN without cells, float64.
+        clone: The clone that most tumour cells are of where at least a fifth of the cells are of the tumour, else 0 for
+            normal; -1 without cells; int8.
+    """
+
+    rows: int
+    columns: int
+    cells: NDArray[np.int64]
+    tumour_share: NDArray[np.float64]
+    clone: NDArray[np.int8]
+
+
+#: With fewer tumour cells among its cells, a tile is normal.
+LEAST_TUMOUR_SHARE: Final = 0.2
+
+
+def tile_truth(tissue: Tissue, tile_spots: int) -> TileTruth:
+    """Sum the cells in tiles of so many spots a side, which start at the chip's corner."""
+    height, width = tissue.regions.shape
+    rows, columns = -(-height // tile_spots), -(-width // tile_spots)
+    cells = tissue.cells
+    tile = (cells.y.astype(np.int64) // tile_spots) * columns + cells.x.astype(np.int64) // tile_spots
+    kinds = CLONE_OF_GENOME[cells.genomes].astype(np.int64)
+    counts = np.bincount(tile * len(CLONES) + kinds, minlength=rows * columns * len(CLONES)).reshape(-1, len(CLONES))
+    total, tumour = counts.sum(axis=1), counts[:, 1:].sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        share = np.where(total > 0, tumour / total, np.nan)
+    clone = np.where(share >= LEAST_TUMOUR_SHARE, 1 + counts[:, 1:].argmax(axis=1), 0)
+    return TileTruth(rows, columns, total, share, np.where(total > 0, clone, -1).astype(np.int8))
