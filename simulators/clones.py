@@ -189,10 +189,7 @@ class Clones:
 
     def copies(self, contig: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Copies of each haplotype at some places, shape (n, genomes, 2)."""
-        offsets = np.cumsum(self.contig_lengths) - self.contig_lengths
-        firsts = offsets[self.segments.contig] + self.segments.start
-        at = np.searchsorted(firsts, offsets[contig] + position, side="right") - 1
-        return self.segments.copies[at]
+        return _copies_at(self.segments, self.contig_lengths, contig, position)
 
     def window_copies(self, window_bp: int) -> NDArray[np.float64]:
         """Mean total copies in windows of one width, cut from the start of each contig; shape (windows, genomes)."""
@@ -220,10 +217,16 @@ def make_clones(settings: CloneSettings, genome: Genome, seed: int) -> Clones:
     lengths = np.array([contig.size for contig in genome.contigs], dtype=np.int64)
     chromosomes = _chromosomes(lengths)
     segments = _segments(lengths, chromosomes)
-    nothing = np.zeros(0, np.int64)
-    bare = Clones(lengths, segments, _loci(nothing, nothing, *([nothing] * 4), nothing > 0, np.zeros(0, np.str_)), ())
-    loci = _draw_loci(rng, settings, genome, bare, chromosomes)
+    loci = _draw_loci(rng, settings, genome, lengths, segments, chromosomes)
     return Clones(lengths, segments, loci, _rearrangements(rng, lengths, chromosomes))
+
+
+def _copies_at(
+    segments: Segments, lengths: NDArray[np.int64], contig: NDArray[np.int64], position: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    offsets = np.cumsum(lengths) - lengths
+    firsts = offsets[segments.contig] + segments.start
+    return segments.copies[np.searchsorted(firsts, offsets[contig] + position, side="right") - 1]
 
 
 # --- where chromosomes lie --------------------------------------------------------------------------------------------
@@ -288,60 +291,38 @@ def _segments(lengths: NDArray[np.int64], chromosomes: list[Pieces]) -> Segments
 # --- variants ---------------------------------------------------------------------------------------------------------
 
 
-def _loci(
-    contig: NDArray[np.int64],
-    position: NDArray[np.int64],
-    reference: NDArray[np.int64],
-    alternative: NDArray[np.int64],
-    haplotype: NDArray[np.int64],
-    clone: NDArray[np.int64],
-    late: NDArray[np.bool_],
-    driver: NDArray[np.str_],
-    copies: NDArray[np.int64] | None = None,
-) -> Loci:
-    """Loci with the copies that carry them; ``copies`` as :meth:`Clones.copies` gives them."""
-    if copies is None:
-        copies = np.ones((contig.size, len(GENOMES), 2), dtype=np.int64)
-    of_haplotype = np.take_along_axis(copies, haplotype[:, None, None], axis=2)[:, :, 0]
-    carries = np.zeros((contig.size, len(GENOMES)), dtype=np.bool_)
-    carries[clone == GERMLINE] = True
-    for origin, genomes in _DESCENDANTS.items():
-        carries[np.ix_(clone == origin, genomes)] = True
-    carrying = np.where(carries, np.where(late[:, None], np.minimum(of_haplotype, 1), of_haplotype), 0)
-    codes = (reference.astype(np.uint8), alternative.astype(np.uint8))
-    return Loci(contig, position, *codes, haplotype, clone, late, driver, carrying, copies.sum(axis=2))
-
-
 def _draw_loci(
-    rng: np.random.Generator, settings: CloneSettings, genome: Genome, bare: Clones, chromosomes: list[Pieces]
+    rng: np.random.Generator,
+    settings: CloneSettings,
+    genome: Genome,
+    lengths: NDArray[np.int64],
+    segments: Segments,
+    chromosomes: list[Pieces],
 ) -> Loci:
-    lengths = bare.contig_lengths
     offsets = np.cumsum(lengths) - lengths
     drivers = _place_drivers(rng, genome, chromosomes)
     taken = np.array([offsets[contig] + position for contig, position, _, _ in drivers], dtype=np.int64)
     places, clones = [taken], [np.array([clone for _, _, clone, _ in drivers], dtype=np.int64)]
-    for clone, every in (
+    for arose_in, every in (
         (GERMLINE, settings.germline_every_bp),
         (CLONE_A, settings.somatic_every_bp),
         (CLONE_B, settings.somatic_every_bp),
     ):
         drawn = rng.choice(int(lengths.sum()), size=int(lengths.sum()) // every, replace=False)
         places.append(drawn)
-        clones.append(np.full(drawn.size, clone, dtype=np.int64))
-    # Where two fall on one base, the first of them stays: a driver, or one of the germline.
+        clones.append(np.full(drawn.size, arose_in, dtype=np.int64))
+    # Where two fall on one base, the first of them stays: a driver, or one of the germline. None stands on an N.
+    bases = np.concatenate(genome.contigs)
     place, first = np.unique(np.concatenate(places), return_index=True)
+    place, first = place[bases[place] < 4], first[bases[place] < 4]
     clone = np.concatenate(clones)[first]
-    names = np.array([gene for *_, gene in drivers] + [""], dtype=np.str_)
+    names = np.array([*(gene for *_, gene in drivers), ""], dtype=np.str_)
     driver = names[np.minimum(first, len(drivers))]
     contig = np.searchsorted(offsets, place, side="right") - 1
     position = place - offsets[contig]
-    reference = np.concatenate(genome.contigs)[place].astype(np.int64)
-    known = reference < 4
-    place, clone, driver, contig, position, reference = (
-        a[known] for a in (place, clone, driver, contig, position, reference)
-    )
+    reference = bases[place].astype(np.int64)
     alternative = (reference + rng.integers(1, 4, place.size)) % 4
-    copies = bare.copies(contig, position)
+    copies = _copies_at(segments, lengths, contig, position)
     haplotype = rng.integers(0, 2, place.size)
     # What arose in a clone arose on a haplotype that it has: it must be there to be seen.
     somatic = clone != GERMLINE
@@ -352,7 +333,14 @@ def _draw_loci(
     # A later gain in a nested clone would have to say which copy it doubled: no late variant where that happens.
     unlike = np.any(copies[:, CLONE_A] != copies[:, CLONE_B], axis=1)
     late &= ~((clone == CLONE_A) & unlike)
-    return _loci(contig, position, reference, alternative, haplotype, clone, late, driver, copies)
+    of_haplotype = np.take_along_axis(copies, haplotype[:, None, None], axis=2)[:, :, 0]
+    carries = np.zeros((contig.size, len(GENOMES)), dtype=np.bool_)
+    carries[clone == GERMLINE] = True
+    for arose_in, genomes in _DESCENDANTS.items():
+        carries[np.ix_(clone == arose_in, genomes)] = True
+    carrying = np.where(carries, np.where(late[:, None], np.minimum(of_haplotype, 1), of_haplotype), 0)
+    codes = (reference.astype(np.uint8), alternative.astype(np.uint8))
+    return Loci(contig, position, *codes, haplotype, clone, late, driver, carrying, copies.sum(axis=2))
 
 
 #: Drivers: the clone that has them and the chromosome that their gene lies on.

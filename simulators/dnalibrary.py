@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cartoseq.simulators.chip import Chip
 from cartoseq.simulators.clones import GENOMES, STEP_BP, Clones
 from cartoseq.simulators.genome import Genome
+from cartoseq.simulators.library import INTERGENIC, NO_GENE, LibrarySettings, Molecules, distinct_mids
 from cartoseq.simulators.tissue import Tissue, land
 
 #: GC content is that of so many bases around: what a fragment of a usual library spans.
@@ -113,7 +114,8 @@ def _gc_of_steps(contig: NDArray[np.uint8]) -> NDArray[np.float64]:
     strong = np.concatenate([[0], np.cumsum((contig == 1) | (contig == 2), dtype=np.int64)])
     middles = np.arange(0, contig.size, STEP_BP) + STEP_BP // 2
     first, last = np.clip(middles - _GC_BP // 2, 0, contig.size), np.clip(middles + _GC_BP // 2, 0, contig.size)
-    return (strong[last] - strong[first]) / np.maximum(last - first, 1)
+    content: NDArray[np.float64] = (strong[last] - strong[first]) / np.maximum(last - first, 1)
+    return content
 
 
 def draw_fragments(
@@ -249,3 +251,29 @@ def fragment_pool(
     places[own] = pool.size + np.arange(own.size) * length
     places[fragments.reverse] += length - 1
     return np.concatenate([pool, rows.ravel()]), places
+
+
+def molecules_of(
+    library: LibrarySettings,
+    fragments: Fragments,
+    places: NDArray[np.int64],
+    copies: NDArray[np.uint32],
+    seed: int,
+) -> Molecules:
+    """Fragments as molecules that are copied and read.
+
+    Args:
+        library: How they are copied and read.
+        fragments: The fragments.
+        places: Where each begins in the pool, from :func:`fragment_pool`.
+        copies: Reads of each.
+        seed: Seed.
+    """
+    rng = np.random.default_rng([seed, 1_818])
+    none = np.full(fragments.x.size, NO_GENE, dtype=np.uint32)
+    origins = np.full(fragments.x.size, INTERGENIC, dtype=np.uint8)
+    starts = np.full(fragments.x.size, -1, dtype=np.int32)
+    mids = distinct_mids(rng, library.mid_length, fragments.x, fragments.y, none)
+    return Molecules(
+        fragments.x, fragments.y, none, mids, origins, copies, places, fragments.reverse, starts, fragments.ambient
+    )

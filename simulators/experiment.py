@@ -4,6 +4,8 @@
             chip.barcodeToPos.h5     barcode of each spot
             genome.fa.gz genes.gtf.gz
             rna_1.fq.gz rna_2.fq.gz  read 1: CID and MID; read 2: cDNA
+            dna_1.fq.gz dna_2.fq.gz  read 2: genomic DNA, if asked for
+            known.vcf                variants that are known before the run
             truth/truth.h5           molecules, genes, regions, cells (and every read, if asked for)
             truth/truth.json         settings, counts of every kind, rates as they came out
 
@@ -20,13 +22,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from cartoseq.simulators.chip import Chip, ChipSettings, make_chip, write_chip
+from cartoseq.simulators.clones import GENOMES, Clones, CloneSettings, make_clones
+from cartoseq.simulators.dnalibrary import DnaSettings, draw_fragments, fragment_pool, molecules_of, sightings
+from cartoseq.simulators.expression import EFFECTS, Effects, draw_effects, no_effects
 from cartoseq.simulators.genome import (
     GENE_CLASSES,
     UNIQUE,
@@ -36,6 +41,7 @@ from cartoseq.simulators.genome import (
     read_genome,
     write_genome,
 )
+from cartoseq.simulators.knownvariants import write_known_variants
 from cartoseq.simulators.library import (
     EXONIC,
     MOLECULE,
@@ -68,6 +74,19 @@ reads = [["rna_1.fq.gz", "rna_2.fq.gz"]]
 genome = "genome.fa.gz"
 genes = "genes.gtf.gz"
 """
+_DNA_DESCRIPTION: Final = """
+[[library]]
+name = "dna"
+layer = "dna"
+read_structures = ["{cid}C{mid}M", "{template}T"]
+reads = [["dna_1.fq.gz", "dna_2.fq.gz"]]
+genome = "genome.fa.gz"
+window_bp = {window_bp}
+"""
+#: A genome is cut into about so many windows, as a human one is by 1 Mb; plain numbers only.
+_WINDOWS: Final = 3_000
+#: What sets the random numbers of the DNA library apart from those of the RNA library.
+_DNA_SEED: Final = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -76,11 +95,15 @@ class ExperimentSettings:
 
     Attributes:
         seed: The same seed gives the same experiment.
-        reads: Read pairs.
+        reads: Read pairs of the RNA library.
+        dna_reads: Read pairs of the DNA library; 0 for none.
         chip: The chip.
         genome: The made-up reference; unused if ``fasta`` and ``gtf`` are given.
         tissue: The section.
-        library: The library and how it is read.
+        library: The RNA library and how it is read.
+        dna: The DNA library's fragments.
+        dna_library: How these are copied and read; what it says of transcripts has no meaning.
+        clones: Variants of the tumour; its size is the tissue's ``tumour_share``.
         fasta: A real reference, gzipped or not.
         gtf: Its genes.
         read_truth: Keep what every read is (13 bytes a read before compression).
@@ -88,10 +111,14 @@ class ExperimentSettings:
 
     seed: int = 1
     reads: int = 1_000_000
+    dna_reads: int = 0
     chip: ChipSettings = field(default_factory=ChipSettings)
     genome: GenomeSettings = field(default_factory=GenomeSettings)
     tissue: TissueSettings = field(default_factory=TissueSettings)
     library: LibrarySettings = field(default_factory=LibrarySettings)
+    dna: DnaSettings = field(default_factory=DnaSettings)
+    dna_library: LibrarySettings = field(default_factory=lambda: LibrarySettings(mean_copies=1.5))
+    clones: CloneSettings = field(default_factory=CloneSettings)
     fasta: Path | None = None
     gtf: Path | None = None
     read_truth: bool = False
@@ -99,6 +126,10 @@ class ExperimentSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.reads < 2**32:
             raise ValueError(f"{self.reads} read pairs: 1 to 2**32 - 1 are possible")
+        if not 0 <= self.dna_reads < 2**32:
+            raise ValueError(f"{self.dna_reads} read pairs of DNA: 0 to 2**32 - 1 are possible")
+        if self.dna.template_length != self.dna_library.template_length:
+            raise ValueError("dna and dna_library must agree in template_length")
         if self.seed < 0:
             raise ValueError(f"seed {self.seed}: seeds are not negative")
         if (self.fasta is None) != (self.gtf is None):
@@ -119,28 +150,106 @@ def simulate_experiment(folder: Path, settings: ExperimentSettings, progress: Pr
     Raises:
         ValueError: the settings contradict each other, or the chip is too small for a tissue.
     """
-    library = settings.library
     folder.mkdir(parents=True, exist_ok=True)
     description = folder / "experiment.toml"
     description.unlink(missing_ok=True)
     chip = make_chip(settings.chip, settings.seed)
     write_chip(chip, folder / "chip.barcodeToPos.h5")
-    genome, tissue = _make_biology(folder, settings)
-    templates = make_templates(genome, library.template_length)
-    copies = draw_copies(library, split_reads(library, settings.reads)[MOLECULE], settings.seed)
-    molecules = draw_molecules(library, chip, tissue, genome, templates, copies, settings.seed)
-    plan = plan_reads(library, copies, settings.reads, settings.seed)
-    paths = (folder / "rna_1.fq.gz", folder / "rna_2.fq.gz")
-    tally = write_reads(paths, library, chip, templates, molecules, plan, settings.seed, progress)
+    biology = _make_biology(folder, settings)
     truth = folder / "truth"
     truth.mkdir(exist_ok=True)
-    _write_truth(truth / "truth.h5", settings, genome, tissue, molecules, plan, tally)
-    summary = _summary(settings, chip, genome, molecules, plan, tally)
+    reads_in_all = settings.reads + settings.dna_reads
+
+    def told_from(first: int) -> Progress | None:
+        return None if progress is None else lambda done, _: progress(first + done, reads_in_all)
+
+    with h5py.File(truth / "truth.h5", "w") as file:
+        file.attrs["format"], file.attrs["version"] = "cartoseq-truth", 1
+        _put_biology(file, settings, biology)
+        summary = _write_rna(folder, settings, chip, biology, file, told_from(0))
+        if biology.clones is not None and settings.dna_reads:
+            dna_progress = told_from(settings.reads)
+            summary["dna"] = _write_dna(folder, settings, chip, biology, biology.clones, file, dna_progress)
     (truth / "truth.json").write_text(json.dumps(summary, indent=1) + "\n")
-    description.write_text(
-        _DESCRIPTION.format(cid=settings.chip.barcode_length, mid=library.mid_length, template=library.template_length)
-    )
+    lengths = {"cid": settings.chip.barcode_length}
+    text = _DESCRIPTION.format(mid=settings.library.mid_length, template=settings.library.template_length, **lengths)
+    if settings.dna_reads:
+        dna = settings.dna_library
+        window_bp = plain_window(sum(contig.size for contig in biology.genome.contigs))
+        text += _DNA_DESCRIPTION.format(
+            mid=dna.mid_length, template=dna.template_length, window_bp=window_bp, **lengths
+        )
+    description.write_text(text)
     return description
+
+
+@dataclass(frozen=True)
+class Biology:
+    """What lies on the chip, and in its cells; ``clones`` where there is a tumour, or DNA is read."""
+
+    genome: Genome
+    tissue: Tissue
+    clones: Clones | None
+    effects: Effects
+
+
+def plain_window(bases: int) -> int:
+    """A width of windows that cuts so many bases into about 3,000: 1, 2 or 5 times a power of ten, 1,000 and more."""
+    wanted = max(bases / _WINDOWS, 1_000)
+    power = 10 ** int(np.floor(np.log10(wanted)))
+    return int(min((power * step for step in (1, 2, 5, 10)), key=lambda width: abs(np.log(width / wanted))))
+
+
+def _write_rna(
+    folder: Path, settings: ExperimentSettings, chip: Chip, biology: Biology, file: h5py.File, progress: Progress | None
+) -> dict[str, object]:
+    """Write the reads of the RNA library and its truth; returns its summary."""
+    library, genome = settings.library, biology.genome
+    templates = make_templates(genome, library.template_length)
+    copies = draw_copies(library, split_reads(library, settings.reads)[MOLECULE], settings.seed)
+    molecules = draw_molecules(library, chip, biology.tissue, genome, templates, biology.effects, copies, settings.seed)
+    plan = plan_reads(library, copies, settings.reads, settings.seed)
+    paths = (folder / "rna_1.fq.gz", folder / "rna_2.fq.gz")
+    tally = write_reads(paths, library, chip, templates.pool, molecules, plan, settings.seed, progress)
+    _put_molecules(file, settings, molecules, plan, tally)
+    return _summary(settings, chip, genome, molecules, plan, tally)
+
+
+def _write_dna(
+    folder: Path,
+    settings: ExperimentSettings,
+    chip: Chip,
+    biology: Biology,
+    clones: Clones,
+    file: h5py.File,
+    progress: Progress | None,
+) -> dict[str, object]:
+    """Write the reads of the DNA library, what is known of its variants, and its truth; returns its summary."""
+    library, seed = settings.dna_library, settings.seed + _DNA_SEED
+    write_known_variants(biology.genome, clones.loci, folder / "known.vcf")
+    copies = draw_copies(library, split_reads(library, settings.dna_reads)[MOLECULE], seed)
+    fragments = draw_fragments(settings.dna, chip, biology.tissue, biology.genome, clones, copies.size, settings.seed)
+    seen = sightings(settings.dna, clones, fragments, settings.seed)
+    pool, places = fragment_pool(settings.dna, biology.genome, clones, fragments, seen)
+    molecules = molecules_of(library, fragments, places, copies, seed)
+    plan = plan_reads(library, copies, settings.dna_reads, seed)
+    paths = (folder / "dna_1.fq.gz", folder / "dna_2.fq.gz")
+    tally = write_reads(paths, library, chip, pool, molecules, plan, seed, progress)
+    for name, column in vars(fragments).items():
+        _put(file, f"dna/fragments/{name}", column)
+    for name, column in (("mid", molecules.mids), ("copies", molecules.copies), ("readable", tally.readable)):
+        _put(file, f"dna/fragments/{name}", column)
+    for name, column in vars(seen).items():
+        _put(file, f"dna/sightings/{name}", column)
+    kinds = np.bincount(plan.kinds, minlength=len(READ_KINDS)).tolist()
+    return {
+        "reads": settings.dna_reads,
+        "reads_by_kind": dict(zip(READ_KINDS, kinds, strict=True)),
+        "fragments": int(fragments.x.size),
+        "fragments_across_junctions": int(np.count_nonzero(fragments.junction >= 0)),
+        "saturation": 1.0 - fragments.x.size / int(np.count_nonzero(plan.kinds == MOLECULE)),
+        "tally": tally.counts,
+    }
 
 
 def cells_um(folder: Path) -> NDArray[np.float64] | None:
@@ -158,8 +267,8 @@ def cells_um(folder: Path) -> NDArray[np.float64] | None:
         return places * (float(cells.attrs.get("pitch_nm", 500)) / 1000.0)
 
 
-def _make_biology(folder: Path, settings: ExperimentSettings) -> tuple[Genome, Tissue]:
-    """The reference, written to the folder, and the section that expresses its genes."""
+def _make_biology(folder: Path, settings: ExperimentSettings) -> Biology:
+    """The reference, written to the folder, the section, and what is in the genomes of its cells."""
     fasta, gtf = folder / "genome.fa.gz", folder / "genes.gtf.gz"
     if settings.fasta is not None and settings.gtf is not None:
         genome = read_genome(settings.fasta, settings.gtf)
@@ -174,7 +283,12 @@ def _make_biology(folder: Path, settings: ExperimentSettings) -> tuple[Genome, T
         genes = tuple(dataclasses.replace(gene, name=name) for gene, name in zip(genome.genes, names, strict=True))
         genome = dataclasses.replace(genome, genes=genes)
         write_genome(genome, fasta, gtf)
-    return genome, tissue
+    clones, effects = None, no_effects(len(genome.genes))
+    if settings.tissue.tumour_share or settings.dna_reads:
+        clones = make_clones(settings.clones, genome, settings.seed)
+    if clones is not None and settings.tissue.tumour_share:
+        effects = draw_effects(genome, clones, settings.seed)
+    return Biology(genome, tissue, clones, effects)
 
 
 def _copy_gzipped(source: Path, target: Path) -> None:
@@ -186,61 +300,82 @@ def _copy_gzipped(source: Path, target: Path) -> None:
         target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
 
 
-def _write_truth(
-    path: Path,
-    settings: ExperimentSettings,
-    genome: Genome,
-    tissue: Tissue,
-    molecules: Molecules,
-    plan: ReadPlan,
-    tally: ReadTally,
+def _put(file: h5py.File, name: str, values: NDArray[Any], **attributes: object) -> None:
+    stored = values.astype("S") if values.dtype.kind == "U" else values
+    dataset = file.create_dataset(
+        name, data=stored, compression="gzip", compression_opts=1, shuffle=True, track_times=False
+    )
+    dataset.attrs.update(attributes)
+
+
+def _put_biology(file: h5py.File, settings: ExperimentSettings, biology: Biology) -> None:
+    """Write what lies on the chip; docs/simulation.md describes each dataset."""
+    genome, tissue, clones, effects = biology.genome, biology.tissue, biology.clones, biology.effects
+    for name, texts in (
+        ("id", [gene.gene_id for gene in genome.genes]),
+        ("name", [gene.name for gene in genome.genes]),
+    ):
+        _put(file, f"genes/{name}", np.array([text.encode() for text in texts]))
+    _put(file, "genes/class", genome.gene_classes)
+    _put(file, "genes/marks", tissue.markers)
+    _put(file, "genes/family", genome.families)
+    file["genes"].attrs["classes"] = np.array(GENE_CLASSES, dtype="S")
+    _put(file, "expression", tissue.expression, programmes=np.array(PROGRAMMES, dtype="S"))
+    _put(file, "regions", tissue.regions, names=np.array(REGIONS, dtype="S"))
+    for name, column in vars(tissue.cells).items():
+        _put(file, f"cells/{name}", column)
+    file["cells"].attrs["pitch_nm"] = settings.chip.pitch_nm
+    if clones is None:
+        return
+    _put(file, "genes/effect", effects.classes, classes=np.array(EFFECTS, dtype="S"))
+    for name in ("dosage_slope", "clone_log2_fold", "density_log2_fold"):
+        _put(file, f"genes/{name}", getattr(effects, name))
+    for part in ("segments", "loci"):
+        for name, column in vars(getattr(clones, part)).items():
+            _put(file, f"clones/{part}/{name}", column)
+    file["clones"].attrs["genomes"] = np.array(GENOMES, dtype="S")
+    junctions = [
+        (found.kind, found.haplotype, found.contig_a, found.place_a, found.contig_b, found.place_b, found.reversed_b)
+        for found in clones.rearrangements
+    ]
+    for name, values in zip(
+        ("kind", "haplotype", "contig_a", "place_a", "contig_b", "place_b", "reversed_b"),
+        zip(*junctions, strict=True),
+        strict=True,
+    ):
+        _put(file, f"clones/rearrangements/{name}", np.array(values))
+    carriers = np.array(
+        [[number in found.genomes for number in range(len(GENOMES))] for found in clones.rearrangements]
+    )
+    _put(file, "clones/rearrangements/genomes", carriers)
+
+
+def _put_molecules(
+    file: h5py.File, settings: ExperimentSettings, molecules: Molecules, plan: ReadPlan, tally: ReadTally
 ) -> None:
-    """Write the truth; docs/simulation.md describes each dataset."""
-    with h5py.File(path, "w") as file:
-
-        def put(name: str, values: NDArray[np.generic], **attributes: object) -> None:
-            dataset = file.create_dataset(
-                name, data=values, compression="gzip", compression_opts=1, shuffle=True, track_times=False
-            )
-            dataset.attrs.update(attributes)
-
-        file.attrs["format"], file.attrs["version"] = "cartoseq-truth", 1
-        for name, values in (
-            ("x", molecules.x),
-            ("y", molecules.y),
-            ("gene", molecules.genes),
-            ("mid", molecules.mids),
-            ("copies", molecules.copies),
-            ("readable", tally.readable),
-            ("origin", molecules.origins),
-            ("start", molecules.starts),
-            ("ambient", molecules.ambient),
-        ):
-            put(f"molecules/{name}", values)
-        file["molecules"].attrs["origins"] = np.array(ORIGINS, dtype="S")
-        for name, texts in (
-            ("id", [gene.gene_id for gene in genome.genes]),
-            ("name", [gene.name for gene in genome.genes]),
-        ):
-            put(f"genes/{name}", np.array([text.encode() for text in texts]))
-        put("genes/class", genome.gene_classes)
-        put("genes/marks", tissue.markers)
-        put("genes/family", genome.families)
-        file["genes"].attrs["classes"] = np.array(GENE_CLASSES, dtype="S")
-        put("expression", tissue.expression, programmes=np.array(PROGRAMMES, dtype="S"))
-        put("regions", tissue.regions, names=np.array(REGIONS, dtype="S"))
-        for name, column in vars(tissue.cells).items():
-            put(f"cells/{name}", column)
-        file["cells"].attrs["pitch_nm"] = settings.chip.pitch_nm
-        if settings.read_truth:
-            # What lends a read its spot is true of it, except for the reads that never were on this chip.
-            on_chip = plan.kinds != READ_KINDS.index("off_chip")
-            of_molecule = plan.kinds == MOLECULE
-            put("reads/kind", plan.kinds, kinds=np.array(READ_KINDS, dtype="S"))
-            put("reads/x", np.where(on_chip, molecules.x[plan.molecules], -1).astype(np.int32))
-            put("reads/y", np.where(on_chip, molecules.y[plan.molecules], -1).astype(np.int32))
-            put("reads/gene", np.where(of_molecule, molecules.genes[plan.molecules], NO_GENE).astype(np.uint32))
-            put("reads/molecule", np.where(of_molecule, plan.molecules, 0xFFFFFFFF).astype(np.uint32))
+    """Write the molecules of RNA, and what each read is if that is asked for."""
+    for name, values in (
+        ("x", molecules.x),
+        ("y", molecules.y),
+        ("gene", molecules.genes),
+        ("mid", molecules.mids),
+        ("copies", molecules.copies),
+        ("readable", tally.readable),
+        ("origin", molecules.origins),
+        ("start", molecules.starts),
+        ("ambient", molecules.ambient),
+    ):
+        _put(file, f"molecules/{name}", values)
+    file["molecules"].attrs["origins"] = np.array(ORIGINS, dtype="S")
+    if settings.read_truth:
+        # What lends a read its spot is true of it, except for the reads that never were on this chip.
+        on_chip = plan.kinds != READ_KINDS.index("off_chip")
+        of_molecule = plan.kinds == MOLECULE
+        _put(file, "reads/kind", plan.kinds, kinds=np.array(READ_KINDS, dtype="S"))
+        _put(file, "reads/x", np.where(on_chip, molecules.x[plan.molecules], -1).astype(np.int32))
+        _put(file, "reads/y", np.where(on_chip, molecules.y[plan.molecules], -1).astype(np.int32))
+        _put(file, "reads/gene", np.where(of_molecule, molecules.genes[plan.molecules], NO_GENE).astype(np.uint32))
+        _put(file, "reads/molecule", np.where(of_molecule, plan.molecules, 0xFFFFFFFF).astype(np.uint32))
 
 
 def _summary(

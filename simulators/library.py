@@ -263,7 +263,7 @@ def draw_molecules(
     reverse[intergenic] = rng.random(intergenic.size) < 0.5
     genes[intergenic] = NO_GENE
     places[reverse] += settings.template_length - 1
-    mids = _distinct_mids(rng, settings.mid_length, landings.x, landings.y, genes)
+    mids = distinct_mids(rng, settings.mid_length, landings.x, landings.y, genes)
     return Molecules(landings.x, landings.y, genes, mids, origins, copies, places, reverse, starts, landings.ambient)
 
 
@@ -359,7 +359,7 @@ def _cumulated_cover(genome: Genome, templates: Templates, intervals: NDArray[np
     return np.concatenate([[0], np.cumsum(covered)])
 
 
-def _distinct_mids(
+def distinct_mids(
     rng: np.random.Generator, length: int, x: NDArray[np.int32], y: NDArray[np.int32], genes: NDArray[np.uint32]
 ) -> NDArray[np.uint32]:
     """Random MIDs, none of one base only, so that (spot, gene, MID) names one molecule."""

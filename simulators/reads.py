@@ -29,7 +29,6 @@ from cartoseq.simulators.library import (
     LibrarySettings,
     Molecules,
     ReadPlan,
-    Templates,
 )
 
 _BLOCK_READS: Final = 32_768
@@ -68,7 +67,7 @@ def write_reads(
     paths: tuple[Path, Path],
     settings: LibrarySettings,
     chip: Chip,
-    templates: Templates,
+    pool: NDArray[np.uint8],
     molecules: Molecules,
     plan: ReadPlan,
     seed: int,
@@ -80,7 +79,7 @@ def write_reads(
         paths: Read 1 (CID, MID) and read 2 (cDNA), gzipped.
         settings: Error and quality rates.
         chip: Lends the CIDs.
-        templates: Lends the sequence.
+        pool: The sequence that templates are cut from.
         molecules: The molecules.
         plan: The reads in order.
         seed: Seed.
@@ -90,7 +89,7 @@ def write_reads(
     readable = np.zeros(molecules.x.size, dtype=np.uint32)
     tally = np.zeros(len(TALLY), dtype=np.int64)
     with gzip_writer(paths[0]) as first, gzip_writer(paths[1]) as second:
-        blocks = _blocks(settings, chip, templates, molecules, plan, seed, readable, tally)
+        blocks = _blocks(settings, chip, pool, molecules, plan, seed, readable, tally)
         for done, read_1, read_2 in blocks:
             first.write(read_1)
             second.write(read_2)
@@ -102,7 +101,7 @@ def write_reads(
 def _blocks(
     settings: LibrarySettings,
     chip: Chip,
-    templates: Templates,
+    pool: NDArray[np.uint8],
     molecules: Molecules,
     plan: ReadPlan,
     seed: int,
@@ -128,7 +127,7 @@ def _blocks(
         stop = min(start + _BLOCK_READS, reads)
         _fill_block(
             start, np.uint64(seed), plan.kinds[start:stop], plan.molecules[start:stop], cids, molecules.mids,
-            molecules.places, reverse, templates.pool, adapter, chip_dna, lengths, thresholds, qualities,
+            molecules.places, reverse, pool, adapter, chip_dna, lengths, thresholds, qualities,
             wrong_qualities, names, buffers[0], buffers[1], readable, tally,
         )  # fmt: skip
         filled = [buffer[: (stop - start) * size].data for buffer, size in zip(buffers, read_bytes, strict=True)]

@@ -16,6 +16,7 @@ from cartoseq.simulators.chip import ChipSettings
 from cartoseq.simulators.experiment import ExperimentSettings, simulate_experiment
 from cartoseq.simulators.genome import GenomeSettings
 from cartoseq.simulators.library import LibrarySettings
+from cartoseq.simulators.tissue import TissueSettings
 
 SMALL = ExperimentSettings(
     seed=7,
@@ -168,3 +169,51 @@ def test_impossible_experiments_are_refused(tmp_path: Path) -> None:
         ExperimentSettings(seed=-1)
     with pytest.raises(ValueError, match="add up"):
         ExperimentSettings(library=LibrarySettings(off_chip_share=0.95))
+
+
+@pytest.fixture(scope="module")
+def with_dna(tmp_path_factory):
+    settings = ExperimentSettings(
+        seed=4,
+        reads=4_000,
+        dna_reads=40_000,
+        chip=ChipSettings(600, 600),
+        genome=GenomeSettings(bases=2_000_000, contigs=22, genes=150),
+        tissue=TissueSettings(tumour_share=0.5),
+    )
+    return simulate_experiment(tmp_path_factory.mktemp("with_dna"), settings).parent
+
+
+def test_a_dna_library_lies_beside_the_rna(with_dna):
+    description = tomllib.loads((with_dna / "experiment.toml").read_text())
+    rna, dna = description["library"]
+    assert (rna["layer"], dna["layer"]) == ("rna", "dna")
+    assert 2_000_000 / dna["window_bp"] == pytest.approx(3_000, rel=0.5)
+    with gzip.open(with_dna / "dna_2.fq.gz") as stream:
+        assert sum(1 for _ in stream) == 4 * 40_000
+
+
+def test_every_fragment_of_the_truth_is_where_its_reads_come_from(with_dna):
+    with h5py.File(with_dna / "truth" / "truth.h5") as file:
+        fragments = {name: column[()] for name, column in file["dna/fragments"].items()}
+        loci = {name: column[()] for name, column in file["clones/loci"].items()}
+    summary = json.loads((with_dna / "truth" / "truth.json").read_text())["dna"]
+    assert summary["fragments"] == fragments["x"].size
+    assert fragments["copies"].sum() == summary["reads_by_kind"]["molecule"]
+    assert (fragments["readable"] <= fragments["copies"]).all()
+    lines = [line for line in (with_dna / "known.vcf").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == loci["position"].size
+    assert [int(line.split("\t")[1]) - 1 for line in lines] == loci["position"].tolist()
+
+
+def test_an_rna_library_is_the_same_with_and_without_a_dna_library(with_dna, tmp_path):
+    settings = ExperimentSettings(
+        seed=4,
+        reads=4_000,
+        chip=ChipSettings(600, 600),
+        genome=GenomeSettings(bases=2_000_000, contigs=22, genes=150),
+        tissue=TissueSettings(tumour_share=0.5),
+    )
+    folder = simulate_experiment(tmp_path, settings).parent
+    for name in ("rna_1.fq.gz", "rna_2.fq.gz", "genome.fa.gz", "chip.barcodeToPos.h5"):
+        assert (folder / name).read_bytes() == (with_dna / name).read_bytes()

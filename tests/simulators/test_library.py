@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cartoseq.simulators.chip import ChipSettings, make_chip
+from cartoseq.simulators.expression import no_effects
 from cartoseq.simulators.genome import Genome, GenomeSettings, make_genome
 from cartoseq.simulators.library import (
     ANTISENSE,
@@ -45,7 +46,7 @@ def molecules(genome: Genome, templates: Templates) -> Molecules:
     chip = make_chip(ChipSettings(300, 300), seed=1)
     tissue = make_tissue(TissueSettings(), 300, 300, 500, genome.families, seed=1)
     copies = draw_copies(LIBRARY, 60_000, seed=1)
-    return draw_molecules(LIBRARY, chip, tissue, genome, templates, copies, seed=1)
+    return draw_molecules(LIBRARY, chip, tissue, genome, templates, no_effects(len(genome.genes)), copies, seed=1)
 
 
 def test_copies_add_up_with_the_mean_asked_for() -> None:
@@ -77,7 +78,8 @@ def test_crowded_spots_still_get_distinct_mids(genome: Genome, templates: Templa
     settings = LibrarySettings(mid_length=4)
     chip = make_chip(ChipSettings(60, 60), seed=1)
     tissue = make_tissue(TissueSettings(), 60, 60, 500, genome.families, seed=1)
-    crowd = draw_molecules(settings, chip, tissue, genome, templates, np.ones(20_000, dtype=np.uint32), seed=1)
+    effects, copies = no_effects(len(genome.genes)), np.ones(20_000, dtype=np.uint32)
+    crowd = draw_molecules(settings, chip, tissue, genome, templates, effects, copies, seed=1)
     keys = np.stack([crowd.x, crowd.y, crowd.genes, crowd.mids], axis=1)
     assert np.unique(keys, axis=0).shape == keys.shape
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cartoseq.simulators import reads as reads_module
 from cartoseq.simulators.chip import Chip, ChipSettings, decode_cid, make_chip
+from cartoseq.simulators.expression import no_effects
 from cartoseq.simulators.genome import Genome, GenomeSettings, make_genome
 from cartoseq.simulators.library import (
     ADAPTER,
@@ -62,11 +63,11 @@ def make_library(folder: Path, settings: LibrarySettings, reads: int = READS, se
     tissue = make_tissue(TissueSettings(), 240, 240, 500, genome.families, seed)
     templates = make_templates(genome, settings.template_length)
     copies = draw_copies(settings, split_reads(settings, reads)[MOLECULE], seed)
-    molecules = draw_molecules(settings, chip, tissue, genome, templates, copies, seed)
+    molecules = draw_molecules(settings, chip, tissue, genome, templates, no_effects(len(genome.genes)), copies, seed)
     plan = plan_reads(settings, copies, reads, seed)
     folder.mkdir(exist_ok=True)
     paths = (folder / "1.fq.gz", folder / "2.fq.gz")
-    tally = write_reads(paths, settings, chip, templates, molecules, plan, seed)
+    tally = write_reads(paths, settings, chip, templates.pool, molecules, plan, seed)
     return Library(settings, chip, genome, molecules, plan, tally, paths)
 
 

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from cartoseq.simulators.chip import ChipSettings, make_chip
+from cartoseq.simulators.clones import CLONE_B, CLONE_OF_GENOME, NORMAL
 from cartoseq.simulators.tissue import (
+    LEAST_TUMOUR_SHARE,
     PROGRAMMES,
     REGIONS,
     Tissue,
     TissueSettings,
-    draw_genes,
     gene_names,
     land_molecules,
     make_tissue,
+    tile_truth,
 )
 
 FAMILIES = np.full(100, -1, dtype=np.int64)
@@ -78,11 +80,48 @@ def test_without_diffusion_a_molecule_stays_in_the_spot_of_its_cell() -> None:
     assert set(zip(landings.x.tolist(), landings.y.tolist(), strict=True)) <= centres
 
 
-def test_genes_follow_the_programme(tissue: Tissue) -> None:
-    programme = 5
-    genes = draw_genes(tissue, np.full(50_000, programme, dtype=np.uint8), seed=3)
-    shares = np.bincount(genes, minlength=100) / genes.size
-    np.testing.assert_allclose(shares, tissue.expression[programme], atol=0.012)
+@pytest.fixture(scope="module")
+def tumour() -> Tissue:
+    return make_tissue(TissueSettings(tumour_share=0.5), 2400, 2400, 500, FAMILIES, seed=4)
+
+
+def test_a_tumour_grows_where_its_clones_have_territory(tumour: Tissue) -> None:
+    shares = np.bincount(tumour.cells.genomes, minlength=4) / tumour.cells.x.size
+    # Half of the area, two thirds of the cells in it.
+    assert 1 - shares[NORMAL] == pytest.approx(0.33, abs=0.08)
+    assert (shares[1:] > 0.01).all()
+    assert shares[CLONE_B] / (1 - shares[NORMAL]) == pytest.approx(0.45, abs=0.12)
+
+
+def test_the_density_around_a_tumour_cell_is_higher_than_around_others(tumour: Tissue) -> None:
+    density = tumour.cells.tumour_density
+    assert density.min() >= 0
+    assert density.max() <= 1
+    assert density[tumour.cells.genomes != NORMAL].mean() > density[tumour.cells.genomes == NORMAL].mean() + 0.2
+
+
+def test_a_tumour_changes_nothing_else_of_the_section(tumour: Tissue) -> None:
+    healthy = make_tissue(TissueSettings(), 2400, 2400, 500, FAMILIES, seed=4)
+    assert np.array_equal(healthy.cells.x, tumour.cells.x)
+    assert np.array_equal(healthy.expression, tumour.expression)
+    assert not healthy.cells.genomes.any()
+
+
+def test_tiles_are_summed_cell_by_cell(tumour: Tissue) -> None:
+    truth = tile_truth(tumour, 500)
+    assert (truth.rows, truth.columns) == (5, 5)
+    assert truth.cells.sum() == tumour.cells.x.size
+    cells = tumour.cells
+    inside = (cells.x >= 1000) & (cells.x < 1500) & (cells.y >= 500) & (cells.y < 1000)
+    tile = 1 * 5 + 2
+    assert truth.cells[tile] == np.count_nonzero(inside)
+    share = (cells.genomes[inside] != NORMAL).mean()
+    assert truth.tumour_share[tile] == pytest.approx(share)
+    counts = np.bincount(CLONE_OF_GENOME[cells.genomes[inside]], minlength=3)
+    assert truth.clone[tile] == (1 + counts[1:].argmax() if share >= LEAST_TUMOUR_SHARE else 0)
+    empty = truth.cells == 0
+    assert np.isnan(truth.tumour_share[empty]).all()
+    assert (truth.clone[empty] == -1).all()
 
 
 def test_a_chip_without_room_for_a_cell_is_refused() -> None:
