@@ -150,6 +150,9 @@ class Loci:
 class Rearrangement:
     """A junction: the bases before ``place_a`` are followed by those at ``place_b``.
 
+    A deletion leaves one junction. An inversion leaves two, one at each end, and so does a balanced translocation, one
+    in each of the chromosomes that it makes.
+
     Attributes:
         kind: "deletion", "inversion" or "translocation".
         genomes: Which genomes have it.
@@ -159,6 +162,8 @@ class Rearrangement:
         contig_b: Contig of the second part.
         place_b: Where it begins; where it is ``reversed_b``, the base after the one that it begins with.
         reversed_b: The second part runs backwards, as its reverse complement.
+        reversed_a: The first part runs backwards, as its reverse complement; ``place_a`` is then the base that it ends
+            with.
     """
 
     kind: str
@@ -169,6 +174,17 @@ class Rearrangement:
     contig_b: int
     place_b: int
     reversed_b: bool
+    reversed_a: bool = False
+
+    @property
+    def break_contig(self) -> int:
+        """The contig on which the copy that has it leaves the reference."""
+        return self.contig_b if self.reversed_a else self.contig_a
+
+    @property
+    def break_place(self) -> int:
+        """The base of the reference that does not follow there on the base before it."""
+        return self.place_b if self.reversed_a else self.place_a
 
 
 @dataclass(frozen=True)
@@ -339,6 +355,10 @@ def _draw_loci(
     for arose_in, genomes in _DESCENDANTS.items():
         carries[np.ix_(clone == arose_in, genomes)] = True
     carrying = np.where(carries, np.where(late[:, None], np.minimum(of_haplotype, 1), of_haplotype), 0)
+    # B's variants are younger than A's gains: each is on one of A's copies, and on what B made of that one.
+    of_a, of_b = np.maximum(of_haplotype[:, CLONE_A], 1), of_haplotype[:, CLONE_B]
+    early_b = (clone == CLONE_B) & ~late
+    carrying[early_b, CLONE_B] = (-(-of_b // of_a))[early_b]
     codes = (reference.astype(np.uint8), alternative.astype(np.uint8))
     return Loci(contig, position, *codes, haplotype, clone, late, driver, carrying, copies.sum(axis=2))
 
@@ -374,7 +394,7 @@ def _place_drivers(
 def _rearrangements(
     rng: np.random.Generator, lengths: NDArray[np.int64], chromosomes: list[Pieces]
 ) -> tuple[Rearrangement, ...]:
-    """A deletion of A (an event of its own), an inversion and a translocation of B; on whole contigs' insides."""
+    """The junctions of a deletion of A (an event of its own), and of an inversion and a translocation of B."""
 
     def at(chromosome: int, share: float) -> tuple[int, int]:
         piece = _stretch(chromosomes[chromosome - 1], share, 1.0)[0]
@@ -388,8 +408,11 @@ def _rearrangements(
     inner = float(rng.uniform(0.3, 0.4)), float(rng.uniform(0.5, 0.6))
     (c, left), (d, right) = at(5, inner[0]), at(5, inner[1])
     (e, there), (f, other) = at(2, float(rng.uniform(0.6, 0.8))), at(14, float(rng.uniform(0.4, 0.6)))
+    turned, moved = int(rng.integers(2)), int(rng.integers(2))
     return (
         Rearrangement("deletion", deletion.genomes, 1, a, first, b, last, False),
-        Rearrangement("inversion", _IN_B, int(rng.integers(2)), c, left, d, right, True),
-        Rearrangement("translocation", _IN_B, int(rng.integers(2)), e, there, f, other, False),
+        Rearrangement("inversion", _IN_B, turned, c, left, d, right, True),
+        Rearrangement("translocation", _IN_B, moved, e, there, f, other, False),
+        Rearrangement("inversion", _IN_B, turned, c, left, d, right, False, reversed_a=True),
+        Rearrangement("translocation", _IN_B, moved, f, other, e, there, False),
     )

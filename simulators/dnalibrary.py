@@ -58,7 +58,8 @@ class Fragments:
         x: Spot column, int32.
         y: Spot row, int32.
         contig: Contig, int64.
-        left: Leftmost base of what is read, 0-based, int64.
+        left: Leftmost base of what is read, 0-based, int64. Across a junction: of the stretch of the reference whose
+            place it takes; where it really lies, :func:`five_prime_ends` tells.
         reverse: It is read from its right end, as the reverse complement, bool.
         genome: ``NORMAL``, ``CLONE_A`` and so on: the genome of the cell that it left, uint8.
         haplotype: 0 maternal, 1 paternal; uint8.
@@ -77,8 +78,23 @@ class Fragments:
     ambient: NDArray[np.bool_]
 
     def position(self, template_length: int) -> NDArray[np.int64]:
-        """Where the 5' end of each lies on its contig."""
+        """Where the 5' end of each lies on its contig, if it is across no junction."""
         return self.left + np.where(self.reverse, template_length - 1, 0)
+
+
+@dataclass(frozen=True)
+class FivePrimeEnds:
+    """Where fragments begin, as a mapper sees it; every array has shape (n,).
+
+    Attributes:
+        contig: Contig, int64.
+        position: The base that is read first, 0-based, int64.
+        reverse: From there on, the read runs against the direction of the contig, bool.
+    """
+
+    contig: NDArray[np.int64]
+    position: NDArray[np.int64]
+    reverse: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -123,20 +139,25 @@ def draw_fragments(
 ) -> Fragments:
     """Draw ``count`` captured fragments.
 
+    None of them holds an unknown base of the reference.
+
     Raises:
-        ValueError: no cell fits on the chip, or a contig is shorter than a template.
+        ValueError: no cell fits on the chip, a contig is shorter than a template, or no stretch as long is known.
     """
     length = settings.template_length
     sizes = clones.contig_lengths
     if int(sizes.min()) < length:
         raise ValueError(f"a contig of {sizes.min()} bases has no room for a fragment of {length}")
     rng = np.random.default_rng([seed, 1_616])
-    of_steps = _step_weights(gc_weights(settings, genome, seed), clones)
+    starts_in_step = _starts_in_steps(genome, length)
+    of_steps = _step_weights(gc_weights(settings, genome, seed), clones, starts_in_step)
     steps = [np.arange(0, size, STEP_BP) for size in sizes.tolist()]
     contig_of_step = np.repeat(np.arange(sizes.size), [step.size for step in steps])
     start_of_step = np.concatenate(steps)
     # A cell gives as much as its genome has.
     content = of_steps.sum(axis=(0, 2))
+    if not content.min() > 0:
+        raise ValueError(f"no stretch of {length} bases of the reference is known")
     weights = content[tissue.cells.genomes]
     reach_um = float(np.hypot(settings.diffusion_um, tissue.settings.cell_radius_um))
     landed = land(rng, tissue, chip.cids > 0, weights, reach_um, settings.ambient_share, count)
@@ -150,7 +171,7 @@ def draw_fragments(
         drawn = np.searchsorted(cumulated, rng.random(members.size) * cumulated[-1], side="right")
         at[members], haplotype[members] = drawn // 2, drawn % 2
     contig = contig_of_step[at]
-    left = np.minimum(start_of_step[at] + rng.integers(0, STEP_BP, count), sizes[contig] - length)
+    left = start_of_step[at] + (rng.random(count) * np.concatenate(starts_in_step)[at]).astype(np.int64)
     reverse = rng.random(count) < 0.5
     fragments = Fragments(
         landed.x, landed.y, contig, left, reverse, of_cell, haplotype, np.full(count, -1, np.int8), landed.ambient
@@ -158,29 +179,48 @@ def draw_fragments(
     return _across_junctions(rng, settings, clones, fragments)
 
 
-def _step_weights(weights: tuple[NDArray[np.float64], ...], clones: Clones) -> NDArray[np.float64]:
-    """Fragments expected of each step, genome and haplotype; shape (steps, genomes, 2). The last step may be short."""
+def _starts_in_steps(genome: Genome, template_length: int) -> list[NDArray[np.int64]]:
+    """In each step of each contig, how many of its first bases a fragment may begin at.
+
+    It may not leave the contig; a step from which it may reach an unknown base has none.
+    """
     parts = []
-    for contig, of_copy in enumerate(weights):
+    for contig in genome.contigs:
+        starts = np.arange(0, contig.size, STEP_BP, dtype=np.int64)
+        room = np.clip(contig.size - template_length + 1 - starts, 0, STEP_BP)
+        unknown = np.concatenate([[0], np.cumsum(contig > 3, dtype=np.int64)])
+        reach = np.minimum(starts + STEP_BP + template_length - 1, contig.size)
+        parts.append(np.where(unknown[reach] == unknown[starts], room, 0))
+    return parts
+
+
+def _step_weights(
+    weights: tuple[NDArray[np.float64], ...], clones: Clones, starts_in_step: list[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    """Fragments expected of each step, genome and haplotype; shape (steps, genomes, 2)."""
+    parts = []
+    for contig, (of_copy, allowed) in enumerate(zip(weights, starts_in_step, strict=True)):
         starts = np.arange(of_copy.size, dtype=np.int64) * STEP_BP
-        bases = np.minimum(STEP_BP, int(clones.contig_lengths[contig]) - starts)
         copies = clones.copies(np.full(starts.size, contig), starts)
-        parts.append(copies * (of_copy * bases / STEP_BP)[:, None, None])
+        parts.append(copies * (of_copy * allowed / STEP_BP)[:, None, None])
     return np.concatenate(parts)
 
 
 def _across_junctions(
     rng: np.random.Generator, settings: DnaSettings, clones: Clones, fragments: Fragments
 ) -> Fragments:
-    """Let the fragments that reach a breakpoint on a copy that has it go on at its other side."""
+    """Let the fragments that reach a break on a copy that has it go on at its other side.
+
+    As many places of a fragment cross a junction as cross the break in the reference: one takes the other's place.
+    """
     junction = fragments.junction.copy()
     length = settings.template_length
     for number, found in enumerate(clones.rearrangements):
-        before = found.place_a - fragments.left
-        reaches = (fragments.contig == found.contig_a) & (before > 0) & (before < length)
+        before = found.break_place - fragments.left
+        reaches = (fragments.contig == found.break_contig) & (before > 0) & (before < length)
         reaches &= (fragments.haplotype == found.haplotype) & np.isin(fragments.genome, found.genomes)
         members = np.flatnonzero(reaches)
-        place = clones.copies(np.full(1, found.contig_a), np.full(1, found.place_a - 1))[0]
+        place = clones.copies(np.full(1, found.break_contig), np.full(1, found.break_place - 1))[0]
         copies = np.maximum(place[fragments.genome[members], found.haplotype], 1)
         junction[members[rng.random(members.size) * copies < 1.0]] = number
     return Fragments(
@@ -194,6 +234,24 @@ def _across_junctions(
         junction,
         fragments.ambient,
     )
+
+
+def five_prime_ends(settings: DnaSettings, clones: Clones, fragments: Fragments) -> FivePrimeEnds:
+    """Where each fragment begins; of one across a junction, on the side of the junction that it begins on."""
+    contig, position = fragments.contig.copy(), fragments.position(settings.template_length)
+    reverse = fragments.reverse.copy()
+    for number, found in enumerate(clones.rearrangements):
+        members = np.flatnonzero(fragments.junction == number)
+        first = found.break_place - fragments.left[members]
+        second = settings.template_length - first
+        # The base of each part that lies farthest from the junction.
+        far_a = found.place_a + first - 1 if found.reversed_a else found.place_a - first
+        far_b = found.place_b - second if found.reversed_b else found.place_b + second - 1
+        from_b = fragments.reverse[members]
+        contig[members] = np.where(from_b, found.contig_b, found.contig_a)
+        position[members] = np.where(from_b, far_b, far_a)
+        reverse[members] = np.where(from_b, not found.reversed_b, found.reversed_a)
+    return FivePrimeEnds(contig, position, reverse)
 
 
 def sightings(settings: DnaSettings, clones: Clones, fragments: Fragments, seed: int) -> Sightings:
@@ -242,7 +300,12 @@ def fragment_pool(
     rows[row_of, column] = clones.loci.alternative[locus]
     for row in np.flatnonzero(fragments.junction[own] >= 0).tolist():
         found = clones.rearrangements[int(fragments.junction[own[row]])]
-        kept = found.place_a - int(fragments.left[own[row]])
+        kept = found.break_place - int(fragments.left[own[row]])
+        end = int(offsets[found.contig_a]) + found.place_a
+        if found.reversed_a:
+            rows[row, :kept] = _COMPLEMENT[pool[end : end + kept][::-1]]
+        else:
+            rows[row, :kept] = pool[end - kept : end]
         start = int(offsets[found.contig_b]) + found.place_b
         if found.reversed_b:
             rows[row, kept:] = _COMPLEMENT[pool[start - (length - kept) : start][::-1]]

@@ -30,7 +30,14 @@ from numpy.typing import NDArray
 
 from cartoseq.simulators.chip import Chip, ChipSettings, make_chip, write_chip
 from cartoseq.simulators.clones import GENOMES, Clones, CloneSettings, make_clones
-from cartoseq.simulators.dnalibrary import DnaSettings, draw_fragments, fragment_pool, molecules_of, sightings
+from cartoseq.simulators.dnalibrary import (
+    DnaSettings,
+    draw_fragments,
+    five_prime_ends,
+    fragment_pool,
+    molecules_of,
+    sightings,
+)
 from cartoseq.simulators.expression import EFFECTS, Effects, draw_effects, no_effects
 from cartoseq.simulators.genome import (
     GENE_CLASSES,
@@ -239,6 +246,8 @@ def _write_dna(
         _put(file, f"dna/fragments/{name}", column)
     for name, column in (("mid", molecules.mids), ("copies", molecules.copies), ("readable", tally.readable)):
         _put(file, f"dna/fragments/{name}", column)
+    for name, column in vars(five_prime_ends(settings.dna, clones, fragments)).items():
+        _put(file, f"dna/ends/{name}", column)
     for name, column in vars(seen).items():
         _put(file, f"dna/sightings/{name}", column)
     kinds = np.bincount(plan.kinds, minlength=len(READ_KINDS)).tolist()
@@ -322,11 +331,13 @@ def _put_biology(file: h5py.File, settings: ExperimentSettings, biology: Biology
     file["genes"].attrs["classes"] = np.array(GENE_CLASSES, dtype="S")
     _put(file, "expression", tissue.expression, programmes=np.array(PROGRAMMES, dtype="S"))
     _put(file, "regions", tissue.regions, names=np.array(REGIONS, dtype="S"))
-    for name, column in vars(tissue.cells).items():
-        _put(file, f"cells/{name}", column)
+    for name in ("x", "y", "regions", "programmes", "brightness"):
+        _put(file, f"cells/{name}", getattr(tissue.cells, name))
     file["cells"].attrs["pitch_nm"] = settings.chip.pitch_nm
     if clones is None:
         return
+    for name in ("genomes", "tumour_density"):
+        _put(file, f"cells/{name}", getattr(tissue.cells, name))
     _put(file, "genes/effect", effects.classes, classes=np.array(EFFECTS, dtype="S"))
     for name in ("dosage_slope", "clone_log2_fold", "density_log2_fold"):
         _put(file, f"genes/{name}", getattr(effects, name))
@@ -334,16 +345,8 @@ def _put_biology(file: h5py.File, settings: ExperimentSettings, biology: Biology
         for name, column in vars(getattr(clones, part)).items():
             _put(file, f"clones/{part}/{name}", column)
     file["clones"].attrs["genomes"] = np.array(GENOMES, dtype="S")
-    junctions = [
-        (found.kind, found.haplotype, found.contig_a, found.place_a, found.contig_b, found.place_b, found.reversed_b)
-        for found in clones.rearrangements
-    ]
-    for name, values in zip(
-        ("kind", "haplotype", "contig_a", "place_a", "contig_b", "place_b", "reversed_b"),
-        zip(*junctions, strict=True),
-        strict=True,
-    ):
-        _put(file, f"clones/rearrangements/{name}", np.array(values))
+    for name in ("kind", "haplotype", "contig_a", "place_a", "contig_b", "place_b", "reversed_a", "reversed_b"):
+        _put(file, f"clones/rearrangements/{name}", np.array([getattr(one, name) for one in clones.rearrangements]))
     carriers = np.array(
         [[number in found.genomes for number in range(len(GENOMES))] for found in clones.rearrangements]
     )

@@ -85,6 +85,13 @@ def test_what_carries_a_variant_follows_from_where_it_arose(clones: Clones) -> N
     assert (loci.alternative_copies[of_a, CLONE_A] > 0).all()
     assert not loci.alternative_copies[of_b][:, [NORMAL, CLONE_A, MIRRORED_A]].any()
     assert (loci.alternative_copies[of_b, CLONE_B] > 0).all()
+    # What arose in B is younger than the gains of A, and older than those of B unless it is late.
+    gained_in_a = of_b & (own[:, CLONE_A] == 2)
+    assert gained_in_a.sum() > 3
+    assert (loci.alternative_copies[gained_in_a, CLONE_B] == 1).all()
+    gained_in_b = of_b & ~loci.late & (own[:, CLONE_A] == 1)
+    assert (own[gained_in_b, CLONE_B] == 3).any()
+    assert np.array_equal(loci.alternative_copies[gained_in_b, CLONE_B], own[gained_in_b, CLONE_B])
     late = loci.late & of_b
     assert late.any()
     assert (loci.alternative_copies[late, CLONE_B] == 1).all()

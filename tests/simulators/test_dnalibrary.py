@@ -9,7 +9,14 @@ import pytest
 
 from cartoseq.simulators.chip import ChipSettings, make_chip
 from cartoseq.simulators.clones import CLONE_B, GENOMES, NORMAL, CloneSettings, make_clones
-from cartoseq.simulators.dnalibrary import DnaSettings, draw_fragments, fragment_pool, gc_weights, sightings
+from cartoseq.simulators.dnalibrary import (
+    DnaSettings,
+    draw_fragments,
+    five_prime_ends,
+    fragment_pool,
+    gc_weights,
+    sightings,
+)
 from cartoseq.simulators.genome import GenomeSettings, make_genome
 from cartoseq.simulators.tissue import TissueSettings, make_tissue
 
@@ -50,7 +57,7 @@ def test_every_genome_gives_fragments_in_proportion_to_its_copies(clones, fragme
     window = firsts[fragments.contig] + fragments.left // window_bp
     number_in_contig = np.concatenate([np.arange(count) for count in counts_of])
     bases = np.minimum(window_bp, np.repeat(clones.contig_lengths, counts_of) - number_in_contig * window_bp)
-    # Where a contig ends, fragments are moved in from its last bases.
+    # At the end of a contig there is no room for a fragment to begin.
     inner = bases == window_bp
     for number in range(len(GENOMES)):
         counts = np.bincount(window[fragments.genome == number], minlength=bases.size)[inner]
@@ -135,14 +142,20 @@ def test_a_fragment_is_cut_from_the_pool_with_its_alleles(genome, clones, fragme
         assert np.array_equal(cut, expected)
 
 
-@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("number", range(5))
 def test_a_fragment_across_a_junction_goes_on_at_its_other_side(genome, clones, fragments, number):
     found = clones.rearrangements[number]
     one = replace(fragments, **{name: column[:1].copy() for name, column in vars(fragments).items()})
-    one.contig[0], one.left[0], one.junction[0], one.reverse[0] = found.contig_a, found.place_a - 30, number, False
+    one.contig[0], one.left[0] = found.break_contig, found.break_place - 30
+    one.junction[0], one.reverse[0] = number, False
     pool, places = fragment_pool(EVEN, genome, clones, one, sightings(EVEN, clones, one, 3))
     cut = pool[places[0] : places[0] + 100]
-    assert np.array_equal(cut[:30], genome.contigs[found.contig_a][found.place_a - 30 : found.place_a])
+    first = genome.contigs[found.contig_a]
+    if found.reversed_a:
+        before = np.array([3, 2, 1, 0, 4])[first[found.place_a : found.place_a + 30][::-1]]
+    else:
+        before = first[found.place_a - 30 : found.place_a]
+    assert np.array_equal(cut[:30], before)
     other = genome.contigs[found.contig_b]
     if found.reversed_b:
         expected = np.array([3, 2, 1, 0, 4])[other[found.place_b - 70 : found.place_b][::-1]]
@@ -159,7 +172,69 @@ def test_junctions_are_spanned_by_the_genomes_that_have_them(chip, tissue, genom
         found = clones.rearrangements[int(fragments.junction[number])]
         assert fragments.genome[number] in found.genomes
         assert fragments.haplotype[number] == found.haplotype
-        assert 0 < found.place_a - fragments.left[number] < 100
+        assert 0 < found.break_place - fragments.left[number] < 100
+    # Each of a carrier's junctions is crossed as often as any other place of one copy is.
+    for number, found in enumerate(clones.rearrangements):
+        carriers = np.isin(fragments.genome, found.genomes)
+        bases = np.array([clones.window_copies(10**9)[:, one] @ clones.contig_lengths for one in range(len(GENOMES))])
+        expected = 99 * (np.bincount(fragments.genome[carriers], minlength=len(GENOMES)) / bases).sum()
+        assert abs(np.count_nonzero(fragments.junction == number) - expected) < 5 * np.sqrt(expected)
+
+
+def test_no_copy_with_a_junction_shows_the_reference_where_it_breaks(chip, tissue, genome, clones):
+    fragments = draw_fragments(EVEN, chip, tissue, genome, clones, 3_000_000, 5)
+    for found in clones.rearrangements:
+        over = (fragments.contig == found.break_contig) & (fragments.haplotype == found.haplotype)
+        over &= (fragments.left > found.break_place - 100) & (fragments.left < found.break_place)
+        over &= np.isin(fragments.genome, found.genomes)
+        assert over.any()
+        assert (fragments.junction[over] >= 0).all()
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_fragment_across_a_junction_begins_where_its_first_bases_lie(genome, clones, fragments, number, reverse):
+    found = clones.rearrangements[number]
+    one = replace(fragments, **{name: column[:1].copy() for name, column in vars(fragments).items()})
+    one.contig[0], one.left[0] = found.break_contig, found.break_place - 45
+    one.junction[0], one.reverse[0] = number, reverse
+    pool, places = fragment_pool(EVEN, genome, clones, one, sightings(EVEN, clones, one, 3))
+    complement, place = np.array([3, 2, 1, 0, 4]), int(places[0])
+    read = complement[pool[place - 99 : place + 1][::-1]] if reverse else pool[place : place + 100]
+    ends = five_prime_ends(EVEN, clones, one)
+    contig, position = genome.contigs[int(ends.contig[0])], int(ends.position[0])
+    lies = (
+        complement[contig[position - 39 : position + 1][::-1]] if ends.reverse[0] else contig[position : position + 40]
+    )
+    assert np.array_equal(read[:40], lies)
+
+
+def test_the_other_fragments_begin_at_their_left_or_right_end(clones, fragments):
+    ends, plain = five_prime_ends(EVEN, clones, fragments), fragments.junction < 0
+    assert np.array_equal(ends.reverse[plain], fragments.reverse[plain])
+    assert np.array_equal(ends.position[plain], (fragments.left + 99 * fragments.reverse)[plain])
+
+
+def test_fragments_are_spread_evenly_up_to_the_end_of_a_contig(chip, tissue, genome, clones):
+    fragments = draw_fragments(EVEN, chip, tissue, genome, clones, 1_000_000, 7)
+    from_end = clones.contig_lengths[fragments.contig] - 100 - fragments.left
+    assert from_end.min() == 0
+    counts = np.bincount(from_end[from_end < 400], minlength=400).reshape(40, 10).sum(axis=1)
+    expected = counts.mean()
+    assert expected > 50
+    assert np.abs(counts - expected).max() < 6 * np.sqrt(expected)
+
+
+def test_no_fragment_holds_an_unknown_base(chip, tissue, genome, clones):
+    contigs = [contig.copy() for contig in genome.contigs]
+    contigs[0][20_100:60_050] = 4
+    fragments = draw_fragments(EVEN, chip, tissue, replace(genome, contigs=tuple(contigs)), clones, 100_000, 3)
+    left = fragments.left[fragments.contig == 0]
+    assert left.size > 1_000
+    assert not ((left + 100 > 20_100) & (left < 60_050)).any()
+    unknown = tuple(np.full_like(contig, 4) for contig in contigs)
+    with pytest.raises(ValueError, match="no stretch of 100 bases"):
+        draw_fragments(EVEN, chip, tissue, replace(genome, contigs=unknown), clones, 10, 3)
 
 
 def test_the_same_seed_gives_the_same_fragments(chip, tissue, genome, clones, fragments):

@@ -201,6 +201,14 @@ def test_every_fragment_of_the_truth_is_where_its_reads_come_from(with_dna):
     assert summary["fragments"] == fragments["x"].size
     assert fragments["copies"].sum() == summary["reads_by_kind"]["molecule"]
     assert (fragments["readable"] <= fragments["copies"]).all()
+    with h5py.File(with_dna / "truth" / "truth.h5") as file:
+        ends = {name: column[()] for name, column in file["dna/ends"].items()}
+        contigs = file["dna/fragments/contig"][()]
+        kinds = file["clones/rearrangements/kind"][()].tolist()
+    plain = fragments["junction"] < 0
+    assert np.array_equal(ends["contig"][plain], contigs[plain])
+    assert (abs(ends["position"] - fragments["left"])[plain] == 99 * fragments["reverse"][plain]).all()
+    assert (len(kinds), set(kinds)) == (5, {b"deletion", b"inversion", b"translocation"})
     lines = [line for line in (with_dna / "known.vcf").read_text().splitlines() if not line.startswith("#")]
     assert len(lines) == loci["position"].size
     assert [int(line.split("\t")[1]) - 1 for line in lines] == loci["position"].tolist()
