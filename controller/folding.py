@@ -20,6 +20,8 @@ from cartoseq.streaming.errors import InputError
 #: join two places; a part that is unique by itself has a place. Of random bases, 3 in 100,000 find one in 150 Mbp.
 _DNA_ALIGNED_BASES = 30
 _DNA_ALIGNED_FRACTION = 0.2
+#: In a repeat of which the index holds some copies only, a place that beats all others seen by eight mismatches counts.
+_DNA_SEEN_DIFFERENCE = 24
 
 
 def chip_options(chip: Chip, barcode_length: int | None) -> ChipOptions:
@@ -61,7 +63,12 @@ def library_settings(library: Library) -> LibrarySettings:
     """How the reads of a library are understood."""
     assign = AssignSettings(layer=library.layer, strand=library.strand, adapters=library.adapters)
     if library.layer == "dna":
-        assign = replace(assign, min_aligned_bases=_DNA_ALIGNED_BASES, min_aligned_fraction=_DNA_ALIGNED_FRACTION)
+        assign = replace(
+            assign,
+            min_aligned_bases=_DNA_ALIGNED_BASES,
+            min_aligned_fraction=_DNA_ALIGNED_FRACTION,
+            min_seen_difference=_DNA_SEEN_DIFFERENCE,
+        )
     if not library.trim_poly_a:
         assign = replace(assign, trim_poly_a=0, poly_a_mismatches=0)
     return LibrarySettings(
