@@ -74,7 +74,7 @@ def test_loci_lie_in_the_order_of_the_genome_and_the_rest_is_counted(reference, 
 
 
 def test_a_binary_file_holds_the_same_loci(reference, tmp_path):
-    text = vcf(tmp_path, *(row for row in ROWS if row[3] != "GT"))
+    text = vcf(tmp_path, *ROWS[:4])
     with (
         pysam.VariantFile(str(text)) as source,
         pysam.VariantFile(str(tmp_path / "a.bcf"), "wb", header=source.header) as target,
