@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 UNPHASED: Final = -1
 """Haplotype of a locus that the file does not phase."""
-LOCI_FILES: Final = (".vcf", ".vcf.gz", ".bcf")
 SKIPPED: Final = {
     "other_contig": "on contigs that the genome does not have",
     "not_single_base": "insertions, deletions and others that are no exchange of one base",

@@ -12,6 +12,7 @@ from cartoseq.analysis.assign import AssignSettings
 from cartoseq.analysis.chip import ChipFrame, ChipOptions
 from cartoseq.analysis.fold import Fold, LibraryFold, LibrarySettings
 from cartoseq.analysis.locate import BarcodeIndex, open_index
+from cartoseq.analysis.loci import Loci, read_loci, told
 from cartoseq.analysis.reference import Reference, open_reference
 from cartoseq.controller.config import Chip, Experiment, Library
 from cartoseq.streaming.errors import InputError
@@ -103,12 +104,21 @@ def make_fold(experiment: Experiment, say: Callable[[str], None] = lambda _phase
         if key not in references:
             say(f"indexing the reference {library.genome.name}")
             references[key] = open_reference(*key)
+        loci = None if library.loci is None else _open_loci(library.loci, references[key], say)
         libraries.append(
             LibraryFold(
-                library_settings(library), index, frame, references[key], experiment.run.expected_molecules or 0
+                library_settings(library), index, frame, references[key], experiment.run.expected_molecules or 0, loci
             )
         )
     return Fold(libraries, fingerprint(experiment))
+
+
+def _open_loci(path: Path, reference: Reference, say: Callable[[str], None]) -> Loci:
+    say(f"reading the known loci {path.name}")
+    loci = read_loci(path, reference)
+    if skipped := told(loci.skipped):
+        say(f"{path.name}: {len(loci):,} loci; left out: {skipped}")
+    return loci
 
 
 def fingerprint(experiment: Experiment) -> str:
@@ -118,7 +128,7 @@ def fingerprint(experiment: Experiment) -> str:
     """
     files = [experiment.chip.barcodes]
     for library in experiment.library:
-        files += [path for path in (library.genome, library.genes) if path is not None]
+        files += [path for path in (library.genome, library.genes, library.loci) if path is not None]
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     text = json.dumps([experiment.model_dump(mode="json"), stamps], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
