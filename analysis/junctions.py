@@ -6,7 +6,8 @@ DNA lies: LEFT of the break (the read runs up to it along the genome) or RIGHT. 
 that reads of both strands name the same junction. Within a contig, LEFT-RIGHT is a deletion, RIGHT-LEFT a duplication,
 LEFT-LEFT and RIGHT-RIGHT are inversions (the four orientations of VCF's BND records).
 
-There is one template in a cluster, so there are no discordant pairs: split reads are the only evidence.
+There is one template in a cluster, so there are no discordant pairs: split reads are the only evidence. A read whose
+two parts are equally long has two places and is none (three reads in a hundred, at 100 bases).
 
 What is kept is a set: (pair of bins of 1,024 bases, sides, spot, molecule), with its reads and the least pair of places
 that they named. It is bounded. When it outgrows the bound, only those whose hash begins with a zero bit stay, then two,
