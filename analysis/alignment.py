@@ -30,11 +30,16 @@ EDGE_SHIFT = np.uint64(7)
 NEAR_JUNCTION = 12
 """A clip this near to an intron may be its doing."""
 SAME_PLACE = 16
-"""Two alignments that begin or end within so many bases of each other are one place."""
+"""Two alignments that begin or end within so many bases of each other are one place, as are the two sides of a gap that
+is no longer: stretches of a read whose diagonals are so near."""
 LONGEST_INTRON = 1 << 20
 """Exons of one read are not farther apart."""
 GROUP = np.uint64(32)
 """Reads whose places are asked of memory together."""
+LEAST_BOUND = 4
+"""A place that only words with a cut list could name is passed over if it differs from the read at least so often."""
+SEEN_CONFIDENCE = 10
+"""Confidence of a read whose place is the best by far of those that were seen, where others may be hidden."""
 MAX_CANDIDATES = 64
 MAX_TRIED = 12
 MOST_COMPARED = 12
@@ -382,7 +387,7 @@ def align_at(
 
 
 @leaf
-def _text_code(text: Text, at: int) -> int:
+def text_code(text: Text, at: int) -> int:
     """Return the base at a place of the text, 4 where it is not known or outside."""
     code = 4
     if at >= 0 and at < (text.words.size - 1) * 32:
@@ -444,7 +449,7 @@ def align_gapped(
                 before, before_from = cells[2, j], cells[5, j]
             if before <= 0:
                 before, before_from = 0, (i << 32) | (j << 16)
-            equal = not no_call and _text_code(text, diagonal + i + j - BAND) == base
+            equal = not no_call and text_code(text, diagonal + i + j - BAND) == base
             new_match = before + (1 if equal else -MISMATCH)
             new_match_from = before_from + (0 if equal else 1)
             # A read base more than the text: from column j + 1 of the row before.
@@ -591,10 +596,11 @@ def check_candidates(
 
 @leaf
 def _same_place(a: NDArray[np.int64], a_strand: int, b: NDArray[np.int64], b_strand: int) -> bool:
-    """Tell whether two alignments are of one place: on one strand, beginning or ending within a few bases."""
-    a_end = a[FIRST_BLOCK + 3 * a[BLOCKS] - 2]
-    b_end = b[FIRST_BLOCK + 3 * b[BLOCKS] - 2]
-    near = abs(a[FIRST_BLOCK] - b[FIRST_BLOCK]) <= SAME_PLACE or abs(a_end - b_end) <= SAME_PLACE
+    """Tell whether two alignments are of one place: on one strand, an end or a diagonal within a few bases."""
+    a_last, b_last = FIRST_BLOCK + 3 * a[BLOCKS] - 3, FIRST_BLOCK + 3 * b[BLOCKS] - 3
+    near = abs(a[FIRST_BLOCK] - b[FIRST_BLOCK]) <= SAME_PLACE or abs(a[a_last + 1] - b[b_last + 1]) <= SAME_PLACE
+    near |= abs(a[FIRST_BLOCK + 2] - b[FIRST_BLOCK + 2]) <= SAME_PLACE
+    near |= abs(a[a_last + 2] - b[b_last + 2]) <= SAME_PLACE
     return a_strand == b_strand and near
 
 
@@ -675,6 +681,8 @@ def resolve(
         best_strand = 0
         interesting = signed(needed[r]) - int(rate * needed[r])
         second = 0
+        # Where a repeat hides places, those that are seen are held against the best by their scores, not by bounds.
+        by_score = last and limits.seen_difference > 0 and hits.repeats[r] > 0
         for gapped in range(2):
             if gapped == 1 and (not last or (best[SCORE] > 0 and _fits(best, signed(needed[r]), rate))):
                 break
@@ -690,7 +698,7 @@ def resolve(
                     if covered:
                         continue
                     least = interesting
-                    if best[SCORE] > 0 and _fits(best, signed(needed[r]), rate):
+                    if not by_score and best[SCORE] > 0 and _fits(best, signed(needed[r]), rate):
                         least = max(least, best[SCORE] - least_difference + 1)
                         # A place differs from the read in every seed that does not name it, or a place near it that
                         # an intron may join to it.
@@ -722,7 +730,8 @@ def resolve(
                     second = max(second, trial[SCORE])
         if best[SCORE] <= 0 or not _fits(best, signed(needed[r]), rate):
             continue
-        margin = best[SCORE] - second
+        seen = best[SCORE] - second
+        margin = seen
         if not last or hits.repeats[r]:
             hidden = (best[TO] - best[FROM]) - (MISMATCH + 1) * signed(hits.bounds[r])
             margin = min(margin, best[SCORE] - hidden)
@@ -732,9 +741,13 @@ def resolve(
             left -= 1
         placed.strands[r] = np.uint8(best_strand)
         _copy_row(best, placed.rows[r])
+        far_from_hidden = hits.repeats[r] < 2 and signed(hits.bounds[r]) >= LEAST_BOUND
         if margin >= least_difference and (not last or hits.repeats[r] < 2):
             placed.status[r] = UNIQUE
             placed.confidence[r] = np.uint8(min(60, 20 * (margin // (MISMATCH + 1))))
+        elif limits.seen_difference and seen >= limits.seen_difference and far_from_hidden:
+            placed.status[r] = UNIQUE
+            placed.confidence[r] = np.uint8(SEEN_CONFIDENCE)
         else:
             placed.status[r] = MULTIPLE
     return left

@@ -5,7 +5,8 @@ of the rest and align at every place they name. Then ask which gene the place be
 itself: batches, threads and order change nothing.
 
 Confidence is 20 for each mismatch by which the second-best place is known to be worse, at most 60; 0 for reads that are
-not uniquely placed. It is a lower bound: a read that fits at once is not compared with what cannot be as good.
+not uniquely placed. It is a lower bound: a read that fits at once is not compared with what cannot be as good. It is
+10 where repeats may hide places that were not seen (`min_seen_difference`).
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class AssignSettings:
         max_mismatch_rate: Most mismatches per aligned base.
         min_score_difference: Least score (+1 a match, -2 a mismatch) by which the best place must beat any other: 3 is
             one mismatch.
+        min_seen_difference: Least score by which the best place must beat any other that was seen, where repeats may
+            hide some that were not; 0 counts such a read as of several places.
         trim_poly_a: Length of an A run that ends a template (T at the front instead for "reverse", both for
             "unstranded"); 0 trims none. Not used for DNA.
         poly_a_mismatches: Other bases allowed in the run.
@@ -64,6 +67,7 @@ class AssignSettings:
     min_aligned_bases: int = 20
     max_mismatch_rate: float = 0.1
     min_score_difference: int = 3
+    min_seen_difference: int = 0
     trim_poly_a: int = 15
     poly_a_mismatches: int = 1
     adapters: tuple[str, ...] = field(default=())
@@ -81,6 +85,8 @@ class AssignSettings:
             raise InputError("max_mismatch_rate", f"expected a rate from 0 to below 1, got {self.max_mismatch_rate}")
         if self.min_score_difference < 1:
             raise InputError("min_score_difference", f"expected at least 1, got {self.min_score_difference}")
+        if self.min_seen_difference < 0:
+            raise InputError("min_seen_difference", f"expected 0 (off) or a score, got {self.min_seen_difference}")
         if self.trim_poly_a and not 2 <= self.trim_poly_a <= 100:
             raise InputError("trim_poly_a", f"expected 0 (off) or 2-100 bases, got {self.trim_poly_a}")
         if not 0 <= self.poly_a_mismatches <= max(0, self.trim_poly_a // 2 - 1):
@@ -101,6 +107,8 @@ class Assignments(NamedTuple):
         positions: Global position of the template's first base (the fragment's 5' end), clipped bases counted in:
             base i lies at position + i, on strand 1 at position - i. 0 where unmapped. For MULTI_MAPPED one of the
             places. uint64.
+        far_positions: The same, judged by the last aligned base: another place than `positions` where there is a gap or
+            a junction between. uint64.
         strands: 0 forward, 1 reverse; uint8.
         mismatches: Substitutions and gap bases in the aligned part, uint8.
         confidence: 0-60, uint8.
@@ -111,6 +119,7 @@ class Assignments(NamedTuple):
     verdicts: NDArray[np.uint8]
     genes: NDArray[np.uint32]
     positions: NDArray[np.uint64]
+    far_positions: NDArray[np.uint64]
     strands: NDArray[np.uint8]
     mismatches: NDArray[np.uint8]
     confidence: NDArray[np.uint8]
@@ -189,6 +198,7 @@ def assign(
         verdicts=np.empty(n, np.uint8),
         genes=np.empty(n, np.uint32),
         positions=np.empty(n, np.uint64),
+        far_positions=np.empty(n, np.uint64),
         strands=np.empty(n, np.uint8),
         mismatches=np.empty(n, np.uint8),
         confidence=np.empty(n, np.uint8),
@@ -260,6 +270,7 @@ def assign_reads(
             lengths,
             heads,
             found.positions[first:end],
+            found.far_positions[first:end],
             found.mismatches[first:end],
             found.aligned_from[first:end],
             found.aligned_to[first:end],
@@ -309,6 +320,7 @@ def rules_of(settings: AssignSettings) -> Rules:
             settings.min_score_difference,
             float(settings.min_aligned_fraction),
             settings.min_aligned_bases,
+            settings.min_seen_difference,
         ),
         settings.layer == "rna",
         _STRANDS[settings.strand],

@@ -20,7 +20,7 @@ from cartoseq.analysis.sealed import is_intact, seal, seal_of
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 _MAGIC = b"CSQSTATE"
 
 
@@ -87,6 +87,8 @@ def _write_library(group: h5py.Group, library: LibraryFold) -> None:
     group["call_counts"] = library.call_counts
     group["located"] = library.located.image
     library.molecules.checkpoint(group.create_group("molecules"))
+    if library.dna is not None:
+        library.dna.checkpoint(group.create_group("dna"))
 
 
 def _read_library(group: h5py.Group, library: LibraryFold) -> None:
@@ -94,4 +96,6 @@ def _read_library(group: h5py.Group, library: LibraryFold) -> None:
     library.call_counts = np.asarray(group["call_counts"][...], np.uint64)
     library.located.image[...] = group["located"][...]
     library.molecules.restore(group["molecules"])
+    if library.dna is not None:
+        library.dna.restore(group["dna"])
     library.seen.draw(library.molecules)

@@ -3,7 +3,8 @@
 One block at a time goes through the same steps, each a numba kernel with plain arrays in and out: the columns of the
 spatial barcode are packed and located on the chip, the molecular barcode is filtered, the template is assigned to a
 gene (RNA) or to a genome position (DNA), and the molecule is added to an exact set. What is kept are sums and sets
-only, so the order of blocks does not matter, and two folds over the two halves of a log merge into the whole.
+only, so the order of blocks does not matter, and two folds over the two halves of a log merge into the whole. What
+reads say of the genome itself, alleles and junctions, is kept likewise (:mod:`.dnafold`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from cartoseq.analysis import counters as names
 from cartoseq.analysis.assign import ASSIGNED, INTRONIC, AssignSettings, assign
 from cartoseq.analysis.barcodes import MID_OK, pack_cids, pack_mids
+from cartoseq.analysis.dnafold import DnaFold, DnaSettings
 from cartoseq.analysis.locate import CORRECTED_N, BarcodeIndex, locate
 from cartoseq.analysis.molecules import MoleculeSet, shards_of
 from cartoseq.analysis.totals import DenseTotals
@@ -28,6 +30,7 @@ from cartoseq.streaming.readstructure import ReadStructure, SegmentKind, rows_of
 
 if TYPE_CHECKING:
     from cartoseq.analysis.chip import ChipFrame
+    from cartoseq.analysis.loci import Loci
     from cartoseq.analysis.reference import Reference
     from cartoseq.streaming.feed import FeedRecord
 
@@ -53,6 +56,7 @@ class LibrarySettings:
         mid_collapse: How molecular barcodes one substitution apart are merged when the map is made.
         assign: How templates are trimmed and assigned.
         window_bp: Width of the genomic windows of a DNA map.
+        dna: What counts as evidence of alleles and junctions.
     """
 
     name: str
@@ -63,6 +67,7 @@ class LibrarySettings:
     mid_collapse: Literal["off", "saw", "greedy"] = "greedy"
     assign: AssignSettings = field(default_factory=AssignSettings)
     window_bp: int = 1_000_000
+    dna: DnaSettings = field(default_factory=DnaSettings)
 
     @property
     def mid_length(self) -> int:
@@ -120,6 +125,7 @@ class LibraryFold:
         frame: The chip's coordinates.
         reference: Genome and genes.
         expected_molecules: For how many molecules to make room at once; 0 grows as needed.
+        loci: Known loci, whose alleles are counted; None for none.
     """
 
     def __init__(
@@ -129,6 +135,7 @@ class LibraryFold:
         frame: ChipFrame,
         reference: Reference,
         expected_molecules: int = 0,
+        loci: Loci | None = None,
     ) -> None:
         self.settings = settings
         self.index = index
@@ -142,6 +149,10 @@ class LibraryFold:
         self.molecules = MoleculeSet(
             feature_bits, 2 * settings.mid_length, expected_molecules=expected_molecules, shards=shards_of(frame)
         )
+        #: Alleles and junctions; None where an RNA library has no known loci.
+        self.dna: DnaFold | None = None
+        if settings.layer == "dna" or loci is not None:
+            self.dna = DnaFold(settings.dna, settings.layer, settings.assign, settings.mid_length, reference, loci)
         self.counters = dict.fromkeys(names.READ_COUNTERS, 0)
         self.call_counts = np.zeros((0, 256), np.uint64)
         self.located_bin = max(1, -(-int(max(frame.width, frame.height)) // LOCATED_PIXELS))
@@ -209,6 +220,8 @@ class LibraryFold:
         wanted = np.zeros(calls.shape[1], np.bool_)
         wanted[kept] = True
         found = assign(template, self.reference, self.settings.assign, wanted)
+        if self.dna is not None:
+            self.dna.add(template, found, kept, spots, mids)
         verdicts = found.verdicts[kept]
         tally = np.bincount(verdicts, minlength=len(names.ASSIGN_COUNTERS))
         counters = self.counters

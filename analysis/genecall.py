@@ -181,6 +181,7 @@ def describe(
     lengths: NDArray[np.uint16],
     heads: NDArray[np.uint16],
     positions: NDArray[np.uint64],
+    far_positions: NDArray[np.uint64],
     mismatches: NDArray[np.uint8],
     aligned_from: NDArray[np.uint16],
     aligned_to: NDArray[np.uint16],
@@ -194,6 +195,7 @@ def describe(
         lengths: Bases of each trimmed read.
         heads: Bases cut off its front.
         positions: Out: global position of the read's first base, were it aligned.
+        far_positions: Out: the same, counted from the last aligned base.
         mismatches: Out: substitutions and gap bases, at most 255.
         aligned_from: Out: first aligned base of the read, counted from the template's first.
         aligned_to: Out: one beyond the last.
@@ -201,6 +203,7 @@ def describe(
     for r in range(status.size):
         if status[r] == 0:
             positions[r] = 0
+            far_positions[r] = 0
             mismatches[r] = 0
             aligned_from[r] = 0
             aligned_to[r] = 0
@@ -208,12 +211,14 @@ def describe(
         length, head = signed(lengths[r]), signed(heads[r])
         begin, end = rows[r, _FROM], rows[r, _TO]
         mismatches[r] = np.uint8(min(rows[r, _MISMATCHES], 255))
+        first, last = rows[r, _FIRST_BLOCK], rows[r, _FIRST_BLOCK + 3 * rows[r, _BLOCKS] - 2]
         if strands[r]:
-            last = rows[r, _FIRST_BLOCK + 3 * rows[r, _BLOCKS] - 2]
             positions[r] = np.uint64(last - end + length - 1 + head)
+            far_positions[r] = np.uint64(first - begin + length - 1 + head)
             aligned_from[r] = np.uint16(head + length - end)
             aligned_to[r] = np.uint16(head + length - begin)
         else:
-            positions[r] = np.uint64(rows[r, _FIRST_BLOCK] - begin - head)
+            positions[r] = np.uint64(first - begin - head)
+            far_positions[r] = np.uint64(last - end - head)
             aligned_from[r] = np.uint16(head + begin)
             aligned_to[r] = np.uint16(head + end)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cartoseq.analysis.atomic import replace_atomically
 from cartoseq.analysis.chip import ChipFrame, FrameKind
+from cartoseq.analysis.dnaevidence import DnaEvidence, read_evidence, write_evidence
 from cartoseq.analysis.filefaults import hdf5_fault
 from cartoseq.analysis.maprows import PLACE_BITS, Sums, add_to_image, offsets_of, row_keys, sum_equal, sum_parts
 from cartoseq.analysis.molecules import Molecules
@@ -230,6 +231,7 @@ class LibraryMap:
         located_bin: The bin size of ``located``, in the unit of the frame's coordinates.
         base_counts: Calls per cycle, shape (cycles, 5), uint64: A C G T N.
         quality_counts: Calls per cycle and quality, shape (cycles, 64), uint64.
+        dna: What it says of the genome: alleles, junctions, GC; None where nothing was asked.
     """
 
     map: SpatialMap
@@ -240,6 +242,7 @@ class LibraryMap:
     located_bin: float = 1
     base_counts: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 5), np.uint64))
     quality_counts: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 64), np.uint64))
+    dna: DnaEvidence | None = None
 
 
 @dataclass(frozen=True)
@@ -412,6 +415,8 @@ def _write(file: h5py.File, maps: Maps) -> None:
         cycles = group.create_group("cycles")
         _dataset(cycles, "base_counts", library.base_counts.astype(np.uint64, copy=False))
         _dataset(cycles, "quality_counts", library.quality_counts.astype(np.uint64, copy=False))
+        if library.dna is not None:
+            write_evidence(group.create_group("dna"), library.dna, maps.frame)
 
 
 def _read(file: h5py.File) -> Maps:
@@ -443,6 +448,7 @@ def _read(file: h5py.File) -> Maps:
             located_bin=float(group["located"].attrs["bin"]),
             base_counts=group["cycles/base_counts"][()],
             quality_counts=group["cycles/quality_counts"][()],
+            dna=read_evidence(group["dna"]) if "dna" in group else None,
         )
     return Maps(frame, libraries, int(file.attrs["log_position"]), int(file.attrs["generation"]))
 

@@ -89,12 +89,15 @@ class Limits(NamedTuple):
         score_difference: Least score by which the best place beats any other.
         aligned_share: Share of a read's bases that must align.
         aligned_least: Least bases that must align.
+        seen_difference: Least score by which the best place beats all that were seen where repeats may hide others; 0:
+            such reads have no place.
     """
 
     mismatch_rate: float
     score_difference: int
     aligned_share: float
     aligned_least: int
+    seen_difference: int
 
 
 class Trimming(NamedTuple):

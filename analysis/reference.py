@@ -124,7 +124,15 @@ class Reference:
             start: First position.
             end: One beyond the last.
         """
-        at = np.arange(start, end, dtype=np.uint64)
+        return self.bases_at(np.arange(start, end, dtype=np.uint64))
+
+    def bases_at(self, positions: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """Return base codes (A0 C1 G2 T3, 4 unknown) at global positions.
+
+        Args:
+            positions: Global positions within the text, shape (n,).
+        """
+        at = positions
         codes = (self.text[at >> np.uint64(5)] >> ((at & np.uint64(31)) << np.uint64(1))) & np.uint64(3)
         lost = (self.unknown[at >> np.uint64(6)] >> (at & np.uint64(63))) & np.uint64(1)
         return np.where(lost == 1, 4, codes).astype(np.uint8)

@@ -43,7 +43,9 @@ def count_and_align() -> None:
         genecall.call_genes, batch.status, bytes_, rows, genes, rules.strand, bytes_, np.zeros(1, np.uint32), scratch
     )
     positions = np.zeros(1, np.uint64)
-    compile_inner(genecall.describe, batch.status, bytes_, rows, numbers, numbers, positions, bytes_, numbers, numbers)
+    compile_inner(
+        genecall.describe, batch.status, bytes_, rows, numbers, numbers, positions, positions, bytes_, numbers, numbers
+    )
     compile_inner(alignment.resolve, chosen, reads, batch.few, text, introns, rules.limits, placed, False, scratch)
     compile_inner(kmerindex.all_seeds, chosen, reads, reference.index, introns, batch.every, scratch)
     compile_inner(alignment.check_candidates, reads, batch.few, text, rules.limits, placed, chosen, scratch)

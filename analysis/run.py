@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cartoseq.analysis.dnaevidence import allele_frame
 from cartoseq.analysis.exports.picture import Picture, draw_png, picture_of_map
 from cartoseq.analysis.maps import LibraryMap, Maps, SpatialMap, read_maps
 from cartoseq.analysis.runfolder import RunFolder, existing_run
@@ -103,6 +104,24 @@ class Run:
             remedy = "Name one of them." if names else "It has mapped nothing yet."
             raise InputError(self.folder.path, f"{wanted}; this run has {', '.join(names) or 'none'}", remedy=remedy)
         return self.maps.libraries[name]
+
+    def alleles(self, library: str | None = None) -> pl.DataFrame:
+        """Molecules of each allele at the known loci: a row for each locus and spot where a base was read.
+
+        Columns: contig, position (1-based), id, ref, alt, haplotype (which one carries the alternative; -1 unknown),
+        x, y, ref_molecules, alt_molecules, other_molecules, undecided_molecules; then reads and molecules of each base.
+
+        Args:
+            library: Its name; not needed where the run has one library only.
+
+        Raises:
+            InputError: there is no such library, the name is needed, or it has no known loci.
+        """
+        evidence = self.library(library).dna
+        if evidence is None or evidence.alleles is None:
+            problem = f"library {library or next(iter(self.maps.libraries))} has no known loci"
+            raise InputError(self.folder.path, problem, remedy='Give it loci = "known.vcf" in the experiment file.')
+        return allele_frame(evidence)
 
     def picture(
         self, gene: str | int | None = None, *, library: str | None = None, bin_size: float | None = None

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 
 import cartoseq
 from cartoseq.analysis import counters as names
+from cartoseq.analysis.alleles import draw_alleles
 from cartoseq.analysis.atomic import write_text_atomically
 from cartoseq.analysis.collapse import collapse_mids
+from cartoseq.analysis.dnaevidence import DnaEvidence, locus_table
 from cartoseq.analysis.fold import Fold, LibraryFold
+from cartoseq.analysis.gcstrata import GcStrata, add_fragments
+from cartoseq.analysis.junctions import draw_junctions
 from cartoseq.analysis.maps import LibraryMap, Maps, build_map, write_maps
-from cartoseq.analysis.molecules import Molecules
+from cartoseq.analysis.molecules import Molecules, MoleculeSet
 from cartoseq.analysis.runfolder import QC_SCHEMA
 from cartoseq.analysis.saturation import saturation, saturation_curve
 from cartoseq.analysis.windows import Windows, window_features
@@ -45,9 +49,10 @@ def library_map(library: LibraryFold) -> LibraryMap:
     """The map of one library and what else was counted on the way."""
     copies = np.zeros(_COPIES + 1, np.uint64)
     windows = _windows(library) if library.settings.layer == "dna" else None
+    strata = library.dna.strata(windows) if windows is not None and library.dna is not None else None
     reference = library.reference
     spatial = build_map(
-        _drawn(library, windows, copies),
+        _drawn(library, windows, strata, copies),
         library.frame,
         reference.gene_ids if windows is None else windows.ids,
         reference.gene_names if windows is None else windows.ids,
@@ -70,6 +75,7 @@ def library_map(library: LibraryFold) -> LibraryMap:
         located_bin=library.located_bin,
         base_counts=base_counts,
         quality_counts=quality_counts,
+        dna=_dna_evidence(library, strata),
     )
 
 
@@ -87,6 +93,8 @@ def quality(fold: Fold, libraries: dict[str, LibraryMap]) -> dict[str, Any]:
             "mid_collapse": settings.mid_collapse if settings.mid_length else "off",
             "chip_barcodes": library.index.barcodes,
         }
+        if library.dna is not None:
+            described[settings.name]["evidence"] = dict(library.dna.counters)
     return {
         "schema": QC_SCHEMA,
         "complete": fold.complete,
@@ -112,15 +120,38 @@ def cycle_counts(call_counts: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], N
     return np.column_stack([bases, no_calls]), calls.sum(axis=2)
 
 
-def _drawn(library: LibraryFold, windows: Windows | None, copies: NDArray[np.uint64]) -> Iterator[Molecules]:
-    """The molecules of the map, a shard at a time, and their copies counted on the way."""
-    settings = library.settings
-    for part in library.molecules.parts():
-        drawn = collapse_mids(part, settings.mid_collapse, settings.mid_length)
+def _drawn(
+    library: LibraryFold, windows: Windows | None, strata: GcStrata | None, copies: NDArray[np.uint64]
+) -> Iterator[Molecules]:
+    """The molecules of the map, a shard at a time; their copies and the GC of their places are counted on the way."""
+    for drawn in _collapsed(library, library.molecules):
         copies += np.bincount(np.minimum(drawn.copies, _COPIES), minlength=_COPIES + 1).astype(np.uint64)
-        if windows is not None:
-            drawn = windows.in_windows(drawn, library.position_bits)
-        yield drawn
+        if windows is None or strata is None:
+            yield drawn
+            continue
+        add_fragments(strata, drawn, library.reference, windows, library.position_bits)
+        yield windows.in_windows(drawn, library.position_bits)
+
+
+def _collapsed(library: LibraryFold, molecules: MoleculeSet) -> Iterator[Molecules]:
+    """The molecules of a set, a shard at a time, barcodes collapsed as the library's are."""
+    for part in molecules.parts():
+        yield collapse_mids(part, library.settings.mid_collapse, library.settings.mid_length)
+
+
+def _dna_evidence(library: LibraryFold, strata: GcStrata | None) -> DnaEvidence | None:
+    """What the library says of the genome; None where nothing was asked."""
+    dna = library.dna
+    if dna is None:
+        return None
+    contigs, loci, alleles = np.array(library.reference.contig_names, np.str_), None, None
+    if dna.loci is not None and dna.alleles is not None:
+        loci = locus_table(dna.loci, contigs)
+        alleles = draw_alleles(_collapsed(library, dna.alleles), len(dna.loci), library.frame)
+    junctions = None
+    if dna.junctions is not None:
+        junctions = draw_junctions(dna.junctions, library.reference.contig_offsets, library.frame)
+    return DnaEvidence(contigs, loci, alleles, junctions, strata, dict(dna.counters))
 
 
 def _windows(library: LibraryFold) -> Windows:

@@ -135,7 +135,7 @@ def _file_problems(document: Mapping[str, Any], folder: Path) -> list[Problem]:
         if not isinstance(library, dict):
             continue
         here: KeyPath = ("library", number)
-        for key in ("genome", "genes"):
+        for key in ("genome", "genes", "loci"):
             check((*here, key), library.get(key))
         follow = library.get("follow_until")
         check((*here, "follow_until"), follow, may_come=True)

@@ -36,6 +36,7 @@ LONGEST_MID = 16
 """Bases of a molecular barcode; a longer one is a mistake in the read structure."""
 CHIP_TABLES = (".txt", ".csv", ".tsv")
 CHIP_FILES = (".h5", ".bin", *CHIP_TABLES)
+LOCI_FILES = (".vcf", ".vcf.gz", ".bcf")
 RNA_KEYS = frozenset({"genes", "strand", "count_intronic", "trim_poly_a"})
 """Keys that say something about transcripts only."""
 DNA_KEYS = frozenset({"window_bp"})
@@ -164,6 +165,8 @@ class Library(_Table):
     """Genome sequence, FASTA, possibly compressed (.gz)."""
     genes: FilePath | None = None
     """Genes, GTF, possibly compressed (.gz). Needed by rna libraries."""
+    loci: FilePath | None = None
+    """Known single-base variants whose alleles are counted at every spot: .vcf, .vcf.gz (bgzip) or .bcf."""
     mismatches: Literal[0, 1] = 1
     """Substitutions that a spatial barcode may have."""
     strand: Literal["forward", "reverse", "unstranded"] = "forward"
@@ -343,6 +346,12 @@ def _structure_problems(library: Library) -> Iterable[Problem]:
 
 
 def _layer_problems(library: Library) -> Iterable[Problem]:
+    if library.loci is not None and not library.loci.name.lower().endswith(LOCI_FILES):
+        yield Problem(
+            ("loci",),
+            f"{shown(library.loci.name)} is no file of variants by its name",
+            "Name a .vcf, .vcf.gz (compressed with bgzip) or .bcf file.",
+        )
     if library.layer == "rna" and library.genes is None:
         yield Problem(("genes",), "an rna library needs genes to count", 'Add genes = "genes.gtf.gz".')
     for key in sorted(library.model_fields_set & foreign_keys(library.layer)):

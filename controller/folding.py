@@ -12,6 +12,7 @@ from cartoseq.analysis.assign import AssignSettings
 from cartoseq.analysis.chip import ChipFrame, ChipOptions
 from cartoseq.analysis.fold import Fold, LibraryFold, LibrarySettings
 from cartoseq.analysis.locate import BarcodeIndex, open_index
+from cartoseq.analysis.loci import Loci, read_loci, told
 from cartoseq.analysis.reference import Reference, open_reference
 from cartoseq.controller.config import Chip, Experiment, Library
 from cartoseq.streaming.errors import InputError
@@ -20,6 +21,8 @@ from cartoseq.streaming.errors import InputError
 #: join two places; a part that is unique by itself has a place. Of random bases, 3 in 100,000 find one in 150 Mbp.
 _DNA_ALIGNED_BASES = 30
 _DNA_ALIGNED_FRACTION = 0.2
+#: In a repeat of which the index holds some copies only, a place that beats all others seen by eight mismatches counts.
+_DNA_SEEN_DIFFERENCE = 24
 
 
 def chip_options(chip: Chip, barcode_length: int | None) -> ChipOptions:
@@ -61,7 +64,12 @@ def library_settings(library: Library) -> LibrarySettings:
     """How the reads of a library are understood."""
     assign = AssignSettings(layer=library.layer, strand=library.strand, adapters=library.adapters)
     if library.layer == "dna":
-        assign = replace(assign, min_aligned_bases=_DNA_ALIGNED_BASES, min_aligned_fraction=_DNA_ALIGNED_FRACTION)
+        assign = replace(
+            assign,
+            min_aligned_bases=_DNA_ALIGNED_BASES,
+            min_aligned_fraction=_DNA_ALIGNED_FRACTION,
+            min_seen_difference=_DNA_SEEN_DIFFERENCE,
+        )
     if not library.trim_poly_a:
         assign = replace(assign, trim_poly_a=0, poly_a_mismatches=0)
     return LibrarySettings(
@@ -96,12 +104,21 @@ def make_fold(experiment: Experiment, say: Callable[[str], None] = lambda _phase
         if key not in references:
             say(f"indexing the reference {library.genome.name}")
             references[key] = open_reference(*key)
+        loci = None if library.loci is None else _open_loci(library.loci, references[key], say)
         libraries.append(
             LibraryFold(
-                library_settings(library), index, frame, references[key], experiment.run.expected_molecules or 0
+                library_settings(library), index, frame, references[key], experiment.run.expected_molecules or 0, loci
             )
         )
     return Fold(libraries, fingerprint(experiment))
+
+
+def _open_loci(path: Path, reference: Reference, say: Callable[[str], None]) -> Loci:
+    say(f"reading the known loci {path.name}")
+    loci = read_loci(path, reference)
+    if skipped := told(loci.skipped):
+        say(f"{path.name}: {len(loci):,} loci; left out: {skipped}")
+    return loci
 
 
 def fingerprint(experiment: Experiment) -> str:
@@ -111,7 +128,7 @@ def fingerprint(experiment: Experiment) -> str:
     """
     files = [experiment.chip.barcodes]
     for library in experiment.library:
-        files += [path for path in (library.genome, library.genes) if path is not None]
+        files += [path for path in (library.genome, library.genes, library.loci) if path is not None]
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     text = json.dumps([experiment.model_dump(mode="json"), stamps], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

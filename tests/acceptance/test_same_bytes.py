@@ -1,7 +1,11 @@
-"""Live equals batch: kills, replays, other orders and pauses give the same files, byte for byte."""
+"""Live equals batch: kills, replays, other orders and pauses give the same files, byte for byte.
+
+The run has an RNA and a DNA library, both with known loci, so that alleles and junctions take part.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -11,12 +15,26 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cartoseq.analysis.maps import read_maps
 
 from .conftest import command, results
 
 FORMATS = ("--format", "gef", "--format", "gem", "--format", "h5ad", "--format", "mtx")
 KILLS = 50
+DNA_READS = 8_000
+DNA_LIBRARY = """
+[[library]]
+name = "dna"
+layer = "dna"
+read_structures = ["25C10M", "80T"]
+reads = [["dna_1.fq.gz", "dna_2.fq.gz"]]
+genome = "genome.fa.gz"
+loci = "known.vcf"
+window_bp = 100_000
+"""
 
 
 def _copy(experiment: Path, folder: Path) -> Path:
@@ -29,12 +47,50 @@ def undisturbed(simulated, cartoseq, tmp_path_factory):
     """A run that nothing happened to, with its exports."""
     folder = tmp_path_factory.mktemp("undisturbed")
     experiment = _copy(simulated, folder / "experiment")
+    _add_dna(experiment)
     with experiment.open("a") as stream:
-        stream.write("\n[run]\nblock_clusters = 500\ncheckpoint_s = 0.3\nsegment_mib = 1\n")
+        stream.write(DNA_LIBRARY + "\n[run]\nblock_clusters = 500\ncheckpoint_s = 0.3\nsegment_mib = 1\n")
     run = folder / "RUN"
     cartoseq("map", experiment, "--out", run)
     cartoseq("export", run, *FORMATS)
     return experiment, run
+
+
+def _add_dna(experiment: Path) -> None:
+    """Write known loci, which the RNA library counts as well, and reads of DNA, some of them across a junction."""
+    folder = experiment.parent
+    fasta = gzip.decompress((folder / "genome.fa.gz").read_bytes()).decode()
+    contigs = {part.split()[0]: "".join(part.split("\n")[1:]) for part in fasta.split(">")[1:]}
+    rows = ["##fileformat=VCFv4.2", *(f"##contig=<ID={name}>" for name in contigs)]
+    rows.append("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO")
+    for name, sequence in contigs.items():
+        for position in range(0, len(sequence), 97):
+            if sequence[position] in "ACGT":
+                alt = "A" if sequence[position] != "A" else "G"
+                rows.append(f"{name}\t{position + 1}\t.\t{sequence[position]}\t{alt}\t.\t.\t.")
+    (folder / "known.vcf").write_text("\n".join(rows) + "\n")
+    text = experiment.read_text()
+    experiment.write_text(text.replace('layer = "rna"', 'layer = "rna"\nloci = "known.vcf"', 1))
+    contig = max(contigs.values(), key=len)
+    third = len(contig) // 3
+    joined = contig[:third] + contig[2 * third :]
+    chance = np.random.default_rng(6)
+    starts = chance.integers(0, len(joined) - 80, DNA_READS)
+    starts[: DNA_READS // 20] = chance.integers(third - 60, third - 20, DNA_READS // 20)
+    barcodes = gzip.decompress((folder / "rna_1.fq.gz").read_bytes()).decode().splitlines()[1::4]
+    for number, bases in (
+        (1, [barcode[:35] for barcode in barcodes[:DNA_READS]]),
+        (2, [joined[start : start + 80] for start in starts.tolist()]),
+    ):
+        records = "".join(f"@d{k}/{number}\n{read}\n+\n{'I' * len(read)}\n" for k, read in enumerate(bases))
+        (folder / f"dna_{number}.fq.gz").write_bytes(gzip.compress(records.encode(), 1, mtime=0))
+
+
+def test_alleles_and_junctions_are_in_what_is_compared(undisturbed):
+    libraries = read_maps(undisturbed[1] / "maps.h5").libraries
+    assert libraries["rna"].dna.alleles.molecules.sum() > 1_000
+    assert libraries["dna"].dna.alleles.molecules.sum() > 1_000
+    assert libraries["dna"].dna.junctions.molecules[0] > 100
 
 
 def _starts(run: Path) -> int:
@@ -59,7 +115,9 @@ def _pids(run: Path) -> dict[str, int]:
 def test_fifty_kills_leave_no_trace(undisturbed, cartoseq, tmp_path):
     source, expected = undisturbed
     experiment = _copy(source, tmp_path / "experiment")
-    text = experiment.read_text().replace('name = "rna"', 'name = "rna"\nfollow_until = "sequencing.done"', 1)
+    text = experiment.read_text()
+    for name in ("rna", "dna"):
+        text = text.replace(f'name = "{name}"', f'name = "{name}"\nfollow_until = "sequencing.done"', 1)
     experiment.write_text(text)
     whole = {path.name: path.read_bytes() for path in source.parent.glob("*.fq.gz")}
     for name in whole:
@@ -97,7 +155,7 @@ def test_fifty_kills_leave_no_trace(undisturbed, cartoseq, tmp_path):
     (experiment.parent / "sequencing.done").touch()
     _, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
-    assert set(killed) == {"recorder", "binner", "reader-rna"}
+    assert set(killed) == {"recorder", "binner", "reader-rna", "reader-dna"}
     cartoseq("export", run, *FORMATS)
     assert _comparable(run) == _comparable(expected)
 

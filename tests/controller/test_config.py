@@ -380,6 +380,20 @@ FAULTS = {
         "library[1].follow_until",
         ["there is no folder"],
     ),
+    "no such loci": (
+        'genome = "genome.fa.gz"\ngenes',
+        'loci = "known.vcf"\ngenome = "genome.fa.gz"\ngenes',
+        '"known.vcf"',
+        "library[0].loci",
+        ["there is no file"],
+    ),
+    "loci of another kind": (
+        'genome = "genome.fa.gz"\ngenes',
+        'loci = "genes.gtf.gz"\ngenome = "genome.fa.gz"\ngenes',
+        "loci = ",
+        "library[0].loci",
+        ["is no file of variants by its name", "bgzip"],
+    ),
     "genes missing": (
         'genes = "genes.gtf.gz"\n',
         "",
@@ -598,7 +612,7 @@ def test_the_schema_takes_the_examples_and_refuses_faults() -> None:
 def test_every_example_in_the_manual_loads(tmp_path: Path) -> None:
     for number, text in enumerate(examples_in_the_manual()):
         home = tmp_path / str(number)
-        for name in re.findall(r'"([^"]+\.(?:h5|bin|csv|tsv|txt|fa|gtf|fastq|fq)(?:\.gz)?)"', text):
+        for name in re.findall(r'"([^"]+\.(?:h5|bin|csv|tsv|txt|fa|gtf|vcf|fastq|fq)(?:\.gz)?)"', text):
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).write_bytes(b"")
         load(home, text)
