@@ -93,7 +93,7 @@ def test_every_experiment_that_is_shown_is_sound(text, tmp_path):
     names = [content["chip"]["barcodes"]]
     for library in content["library"]:
         names += [name for row in library["reads"] for name in row]
-        names += [library[key] for key in ("genome", "genes") if key in library]
+        names += [library[key] for key in ("genome", "genes", "loci") if key in library]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

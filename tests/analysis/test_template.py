@@ -131,5 +131,5 @@ def test_a_read_without_four_equal_bases_in_a_row_holds_no_run() -> None:
 def test_the_bases_that_must_align_are_the_whole_part_of_the_share() -> None:
     lengths = np.array([0, 1, 20, 31, 48, 100, 512], np.uint16)
     needed = np.zeros(lengths.size, np.uint16)
-    template.count_needed(lengths, Limits(0.1, 3, 0.66, 20), needed)
+    template.count_needed(lengths, Limits(0.1, 3, 0.66, 20, 0), needed)
     assert needed.tolist() == [max(20, int(0.66 * max(int(length) - 1, 0))) for length in lengths]
